@@ -1,0 +1,1 @@
+"""The ``yamori`` command: one file per command."""

@@ -1,0 +1,1 @@
+"""One kind of trouble per file: rows to verdicts."""

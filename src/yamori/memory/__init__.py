@@ -1,0 +1,1 @@
+"""Physical memory of a guest: regions, positioned reads, image files."""

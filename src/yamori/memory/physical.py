@@ -1,0 +1,70 @@
+"""Physical memory of a guest, as everything above it sees it: regions, and ``read(gpa, size)``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from yamori.address import GPA
+from yamori.errors import MemoryFault
+
+
+class Region(NamedTuple):
+    """A range of guest physical addresses.
+
+    Attributes:
+        gpa: First address.
+        size: Bytes.
+    """
+
+    gpa: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """First GPA behind the region."""
+        return self.gpa + self.size
+
+
+class PhysicalMemory(Protocol):
+    """Where guest bytes come from. One method matters; a test double needs forty lines."""
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """The guest's RAM, in ascending order, not overlapping."""
+
+    def read(self, gpa: GPA, size: int) -> bytes:
+        """Return exactly ``size`` bytes at ``gpa``.
+
+        Raises:
+            MemoryFault: Any of the bytes lies outside the guest's RAM, or the host no longer gives it.
+        """
+
+    def populated(self) -> Iterator[Region]:
+        """Yield the parts of the regions that may hold something other than zeros, in ascending order.
+
+        Reading only these, by ``read``, makes the host allocate nothing.
+        """
+
+
+class BytesMemory:
+    """Physical memory over byte strings: for synthetic guests, tests and the prompt.
+
+    Args:
+        blocks: GPA → content, not overlapping.
+    """
+
+    def __init__(self, blocks: dict[int, bytes | bytearray]) -> None:
+        self._blocks = sorted(blocks.items())
+        self.regions = tuple(Region(gpa, len(data)) for gpa, data in self._blocks)
+
+    def read(self, gpa: GPA, size: int) -> bytes:
+        """Return ``size`` bytes at ``gpa``; the bytes must lie in one block."""
+        for base, data in self._blocks:
+            if base <= gpa and gpa + size <= base + len(data):
+                return bytes(data[gpa - base : gpa - base + size])
+        raise MemoryFault(gpa, size)
+
+    def populated(self) -> Iterator[Region]:
+        """Yield every region whole."""
+        yield from self.regions

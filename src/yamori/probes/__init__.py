@@ -1,0 +1,1 @@
+"""One kernel concept per file: rows out of guest memory."""

@@ -1,0 +1,1 @@
+"""One file per page-table format: GVA to GPA, over physical loads only."""
