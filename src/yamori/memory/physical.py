@@ -47,6 +47,14 @@ class PhysicalMemory(Protocol):
         """
 
 
+def read_some(memory: PhysicalMemory, gpa: int, size: int) -> bytes:
+    """Read up to ``size`` bytes at ``gpa``, fewer where the RAM region ends, none outside RAM."""
+    for region in memory.regions:
+        if region.gpa <= gpa < region.end:
+            return memory.read(GPA(gpa), min(size, region.end - gpa))
+    return b""
+
+
 class BytesMemory:
     """Physical memory over byte strings: for synthetic guests, tests and the prompt.
 

@@ -1,0 +1,308 @@
+"""From RAM to a kernel: one streaming pass, then everything found is held against everything else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+
+from yamori.address import GPA, GVA
+from yamori.errors import NoKernelError, ProfileError
+from yamori.kernel import btf, kallsyms, vmcoreinfo
+from yamori.kernel import init_task as first_task
+from yamori.kernel import uts as names
+from yamori.kernel.given import Given, link_slide
+from yamori.kernel.inference import infer
+from yamori.kernel.init_task import InitTask
+from yamori.kernel.kernel import Kernel
+from yamori.kernel.profile import Profile, Step
+from yamori.kernel.rambase import Rebased, find_base
+from yamori.kernel.root import Anchor, Evidence, Named, Root, find_root, init_mm_tables
+from yamori.kernel.scan import Progress, scan
+from yamori.kernel.symbols import Symbols
+from yamori.kernel.types import Types
+from yamori.kernel.uts import Uts
+from yamori.kernel.vmcoreinfo import VmCoreInfo
+from yamori.memory.physical import PhysicalMemory, read_some
+from yamori.translation.space import AddressSpace
+
+NEEDLES = {
+    "banner": names.BANNER,
+    "uts": names.NEEDLE,
+    "init_task": first_task.NEEDLE,
+    "kallsyms": kallsyms.NEEDLE[:-1],  # searching for something that does not end in NUL is five times faster
+    "vmcoreinfo": vmcoreinfo.NEEDLE,
+    "btf": btf.MAGIC,
+}
+ROOT_NAMES = ("swapper_pg_dir", "init_top_pgt", "init_level4_pgt")
+"""``init_mm.pgd``: everywhere; on x86-64 since 4.13 (65ade2f872b4) and before."""
+
+MOST_LOOKED_AT = 64
+"""Sightings of one kind that are looked at in full. Natural decoys are a handful."""
+
+
+def discover(
+    memory: PhysicalMemory, given: Given | None = None, *, base_known: bool = True, progress: Progress | None = None
+) -> Kernel:
+    """Find the running kernel in ``memory`` and learn what the commands need of it.
+
+    Args:
+        memory: The guest's RAM.
+        given: What the maker gives; the guest's own memory is asked for the rest.
+        base_known: False where the memory's addresses count from 0 because nobody knows the RAM base.
+        progress: Told how much of RAM has been read.
+
+    Raises:
+        NoKernelError: Nothing that can be proved to be a running Linux kernel is there.
+        ProfileError: What the maker gives is of another kernel.
+    """
+    discovery = _Discovery(memory, given or Given())
+    discovery.look(progress)
+    if not base_known:
+        discovery.find_base()
+    discovery.find_root()
+    return discovery.conclude()
+
+
+class _Outcome:
+    """What one step found; the step fills it in."""
+
+    found, where, confidence = "nothing", "", "missing"
+
+    def __call__(self, found: str, where: str, confidence: str) -> None:
+        self.found, self.where, self.confidence = found, where, confidence
+
+
+@dataclass
+class _Discovery:
+    """One discovery under way: what is known so far, and the steps that learn more."""
+
+    memory: PhysicalMemory
+    given: Given
+    places: dict[str, list[int]] = field(default_factory=dict)
+    candidates: list[InitTask] = field(default_factory=list)
+    tables: list[kallsyms.Tables] = field(default_factory=list)
+    infos: list[VmCoreInfo] = field(default_factory=list)
+    symbols: Symbols | None = None
+    found: tuple[InitTask, Root] | None = None
+    steps: list[Step] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[_Outcome]:
+        """Time a step and note what it found."""
+        outcome = _Outcome()
+        started = time.perf_counter()
+        yield outcome
+        seconds = time.perf_counter() - started
+        self.steps.append(Step(name, outcome.found, outcome.where, outcome.confidence, seconds))
+
+    def look(self, progress: Progress | None) -> None:
+        """Scan RAM and sort out the natural decoys."""
+        with self.step("scan of RAM") as outcome:
+            sightings = scan(self.memory, NEEDLES, progress)
+            self.places = {name: places.tolist() for name, places in sightings.places.items()}
+            size = sum(region.size for region in self.memory.regions)
+            first = self.memory.regions[0].gpa if self.memory.regions else 0
+            read = f"{sightings.bytes_read >> 20} of {size >> 20} MB hold something"
+            outcome(read, f"GPA {first:#x}", "proved")
+        for name in sorted(sightings.flooded):
+            self.doubts.append(f"RAM is full of what looks like {name}: somebody may be planting decoys")
+        if sightings.bytes_lost:
+            self.doubts.append(f"{sightings.bytes_lost >> 10} KB of RAM could not be read")
+        self._sort_out()
+        if not self.candidates:
+            raise NoKernelError(self._why_none(sightings.bytes_read), hint="if the VM is still booting, try again")
+
+    def _sort_out(self) -> None:
+        memory, places = self.memory, self.places
+        self.candidates = list(first_task.candidates(memory, places["init_task"]))
+        with self.step("kallsyms") as outcome:
+            hits = places["kallsyms"][:MOST_LOOKED_AT]
+            self.tables = [tables for hit in hits if (tables := kallsyms.locate(memory, GPA(hit)))]
+            for tables in self.tables:
+                outcome(f"{tables.count} symbols, {tables.encoding}", f"GPA {tables.names:#x}", "stated")
+        with self.step("VMCOREINFO") as outcome:
+            hits = places["vmcoreinfo"][:MOST_LOOKED_AT]
+            found = [
+                (hit, info) for hit in hits if (info := vmcoreinfo.parse(read_some(memory, hit, vmcoreinfo.MAX_SIZE)))
+            ]
+            self.infos = [info for _, info in found]
+            for hit, info in found:
+                outcome(f"{info.release}, {len(info.symbols)} symbols", f"GPA {hit:#x}", "stated")
+
+    def _why_none(self, bytes_read: int) -> str:
+        if not bytes_read:
+            return "no Linux kernel is running yet: RAM is empty"
+        if self.places["banner"] or self.places["uts"]:
+            return "no Linux kernel is running yet: a kernel's image lies in RAM, but no init_task that is set up"
+        return "no Linux kernel is running: nothing in RAM looks like one"
+
+    def find_base(self) -> None:
+        """Learn from the page tables where RAM starts, and count addresses from there."""
+        with self.step("RAM base") as outcome:
+            for init in self.candidates:
+                tables = [named.gva - init.image_offset for named in self._named(init)]
+                text = self._text()
+                evidence = Evidence(self.memory, init, self._anchors())
+                more = init_mm_tables(evidence, text) if text else ()
+                base = find_base(evidence, chain(tables, more))
+                if base is not None:
+                    self.memory = Rebased(self.memory, base)
+                    self.places = {name: [place + base for place in places] for name, places in self.places.items()}
+                    outcome(f"{base:#x}", "page tables", "inferred")
+                    break
+            else:
+                raise NoKernelError(
+                    "the RAM base cannot be told from the page tables", hint="give it with --ram-base, as in 0x40000000"
+                )
+        self.steps = [step for step in self.steps if step.name not in ("kallsyms", "VMCOREINFO")]
+        self._sort_out()
+
+    def find_root(self) -> None:
+        """Prove ``init_task`` and the kernel's translation root together."""
+        proved: list[tuple[InitTask, Root, Symbols | None]] = []
+        with self.step("translation root") as outcome:
+            for init in self.candidates:
+                evidence = Evidence(self.memory, init, self._anchors())
+                named = self._named(init)
+                if root := find_root(evidence, named, self._text()):
+                    proved.append((init, root, self.symbols))
+                    about = f"{root.geometry.describe()}; from {root.source}"
+                    outcome(f"{about}; {len(root.anchors)} anchors, {root.lists} lists", f"GPA {root.gpa:#x}", "proved")
+            if not proved:
+                raise NoKernelError(
+                    "no Linux kernel is running yet: init_task is there, but no page tables that lead to it",
+                    hint="if the VM is still booting, try again",
+                )
+        init, root, self.symbols = max(proved, key=lambda one: one[1].score)
+        if len(proved) > 1:
+            others = ", ".join(f"{other.gva:#x}" for other, _, _ in proved if other != init)
+            self.doubts.append(f"more than one kernel can be proved: init_task at {init.gva:#x} is shown, not {others}")
+        self.found = init, root
+        what = f"{init.votes} lists point to themselves; image at GVA - GPA = {init.image_offset:#x}"
+        self.steps.insert(1, Step("init_task", what, f"GVA {init.gva:#x}", "proved", 0.0))
+
+    def _anchors(self) -> list[Anchor]:
+        anchors = [Anchor("kallsyms", tables.token_table) for tables in self.tables]
+        anchors += [Anchor("banner", place) for place in self.places["banner"][:MOST_LOOKED_AT]]
+        anchors += [Anchor("uts", place) for place in self.places["uts"][:MOST_LOOKED_AT]]
+        return anchors + [Anchor("btf", place) for place in self.places["btf"][:MOST_LOOKED_AT]]
+
+    def _named(self, init: InitTask) -> list[Named]:
+        """Return what VMCOREINFO and kallsyms say the root is; decode the kallsyms of this image on the way."""
+        nearest = min(self.tables, key=lambda tables: abs(tables.token_table - init.gpa), default=None)
+        self.symbols = None
+        if nearest:
+            try:
+                self.symbols = kallsyms.decode(self.memory, nearest, GVA(nearest.addresses + init.image_offset))
+            except ProfileError as error:
+                self.doubts.append(str(error))
+        named = [
+            Named("VMCOREINFO", info.symbols[ROOT_NAMES[0]]) for info in self.infos if ROOT_NAMES[0] in info.symbols
+        ]
+        return named + [Named(f"kallsyms {name}", address) for name in ROOT_NAMES if (address := self._address(name))]
+
+    def _text(self) -> range | None:
+        return kernel_text([self.symbols] if self.symbols else [])
+
+    def _address(self, name: str) -> int | None:
+        return self.symbols.address(name) if self.symbols else None
+
+    def conclude(self) -> Kernel:
+        """Put together what is known of the kernel that was proved."""
+        assert self.found  # noqa: S101  # find_root raises otherwise
+        init, root = self.found
+        space = AddressSpace(self.memory, root.geometry, GPA(root.gpa))
+        uts = self._uts(space, init)
+        banner = self._banner(space, init, uts)
+        info = self._info(uts)
+        slide = self._slide(init, root, info)
+        sources = [symbols for symbols in (self.given.at(slide), self.symbols) if symbols]
+        types = self._types(space, init)
+        profile = Profile(
+            init, root, uts, banner, sources, types, info, slide, kernel_text(sources), self.steps, self.doubts
+        )
+        return Kernel(self.memory, profile)
+
+    def _uts(self, space: AddressSpace, init: InitTask) -> Uts | None:
+        with self.step("init_uts_ns") as outcome:
+            uts = names.find_uts(self.memory, space, init, self.places["uts"][:MOST_LOOKED_AT])
+            if uts:
+                confidence = "proved" if uts.proved else "doubtful"
+                outcome(f"{uts.release} {uts.machine}", f"GPA {uts.gpa:#x}", confidence)
+                if not uts.proved:
+                    self.doubts.append("init_uts_ns was found by its shape only: init_task does not lead to it")
+        return uts
+
+    def _banner(self, space: AddressSpace, init: InitTask, uts: Uts | None) -> str:
+        with self.step("banner") as outcome:
+            places = self.places["banner"][:MOST_LOOKED_AT]
+            found = names.live_banners(self.memory, uts, places) if uts else []
+            named = (self._address("linux_banner") or 0) - init.image_offset
+            found.sort(key=lambda one: (one[0] != named, abs(one[0] - init.gpa)))
+            for place, banner in found:
+                if names.in_image(space, init, place):
+                    outcome(banner[:60], f"GPA {place:#x}", "proved")
+                    return banner
+        self.doubts.append("no banner in the kernel's image agrees with init_uts_ns")
+        return ""
+
+    def _info(self, uts: Uts | None) -> VmCoreInfo | None:
+        agreeing = [info for info in self.infos if uts and info.release == uts.release]
+        if self.infos and not agreeing:
+            self.doubts.append(f"VMCOREINFO speaks of another kernel: {self.infos[0].release}")
+        return agreeing[0] if agreeing else None
+
+    def _slide(self, init: InitTask, root: Root, info: VmCoreInfo | None) -> int | None:
+        with self.step("KASLR slide") as outcome:
+            if self.given.symbols:
+                slide = link_slide(self.given, init, self.symbols, info)
+                outcome(f"{slide:#x}", self.given.source, "given")
+                return slide
+            if info and info.kernel_offset is not None:
+                outcome(f"{info.kernel_offset:#x}", "VMCOREINFO", "stated")
+                return info.kernel_offset
+            if root.geometry.format.startswith("arm-"):
+                outcome("0x0", "32-bit Arm kernels have no KASLR", "stated")
+                return 0
+        return None
+
+    def _types(self, space: AddressSpace, init: InitTask) -> list[Types]:
+        sources: list[Types] = [self.given.types] if self.given.types else []
+        with self.step("BTF") as outcome:
+            for place in self.places["btf"][:MOST_LOOKED_AT]:
+                if not names.in_image(space, init, place):
+                    continue
+                types = btf.locate(self.memory, GPA(place), init.word_size)
+                comm = types and types.member("task_struct", "comm")
+                if types and comm and comm.offset == init.comm - init.gpa:
+                    sources.append(types)
+                    outcome("task_struct agrees with init_task", f"GPA {place:#x}", "proved")
+                    break
+        with self.step("inference") as outcome:
+            inferred = infer(space, init)
+            against = [
+                f"{struct}.{path}"
+                for (struct, path), member in inferred.members.items()
+                for source in sources[:1]
+                if (known := source.member(struct, path)) and known.offset != member.offset
+            ]
+            unknown = f"; not {', '.join(inferred.unknown)}" if inferred.unknown else ""
+            where = f"{inferred.processes} processes"
+            outcome(f"{len(inferred.members)} members{unknown}", where, "inferred" if inferred.members else "missing")
+            for name in against:
+                self.doubts.append(f"{name}: {sources[0].provenance} and inference disagree")
+        return [*sources, inferred]
+
+
+def kernel_text(sources: list[Symbols]) -> range | None:
+    """Return the bounds of the kernel's text: ``_stext`` (``_text`` where there is none) to ``_etext``."""
+    for symbols in sources:
+        first = symbols.address("_stext") or symbols.address("_text")
+        last = symbols.address("_etext")
+        if first and last and first < last:
+            return range(first, last)
+    return None

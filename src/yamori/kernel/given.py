@@ -1,0 +1,81 @@
+"""What the maker of a kernel gives: a ``vmlinux`` with debug info, a ``System.map``; held against the guest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from yamori.errors import ProfileError
+from yamori.kernel.init_task import InitTask
+from yamori.kernel.symbols import Symbols
+from yamori.kernel.types import Types
+from yamori.kernel.vmcoreinfo import VmCoreInfo
+
+PROBES = 64
+"""Symbols that are compared to tell whether the maker's file is of the kernel that runs."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the maker of the kernel gives.
+
+    Attributes:
+        symbols: From ``System.map`` or ``vmlinux``, at link-time addresses.
+        types: From ``vmlinux``.
+        build_id: Of ``vmlinux``, in hexadecimal; empty where not known.
+        source: The file, for messages.
+    """
+
+    symbols: Symbols | None = None
+    types: Types | None = None
+    build_id: str = ""
+    source: str = ""
+
+    def at(self, slide: int | None) -> Symbols | None:
+        """Return the symbols at the addresses where they run; ``None`` where there are none."""
+        if self.symbols is None or slide is None:
+            return None
+        if slide == 0:
+            return self.symbols
+        rows = list(self.symbols)
+        return Symbols.from_columns(
+            [row.address + slide for row in rows],
+            "".join(row.kind for row in rows),
+            [row.name for row in rows],
+            self.symbols.provenance,
+        )
+
+
+def link_slide(given: Given, init: InitTask, kallsyms: Symbols | None, info: VmCoreInfo | None) -> int:
+    """Return the KASLR slide: where ``init_task`` runs minus where it was linked.
+
+    Raises:
+        ProfileError: The file is of another kernel.
+    """
+    assert given.symbols  # noqa: S101  # the caller's condition
+    wrong = ProfileError(
+        "this is not of the kernel that runs in the guest", where=given.source, hint="give the file of the same build"
+    )
+    if info and info.build_id and given.build_id and info.build_id != given.build_id:
+        raise wrong
+    linked = given.symbols.address("init_task")
+    if linked is not None:
+        slide = init.gva - linked
+    elif kallsyms and (shared := _shared(given.symbols, kallsyms)):
+        slide = shared[0]
+    else:
+        raise ProfileError("it has no init_task, and the guest has no kallsyms to compare with", where=given.source)
+    if slide % 0x1000 or (kallsyms and any(other != slide for other in _shared(given.symbols, kallsyms))):
+        raise wrong
+    return slide
+
+
+def _shared(symbols: Symbols, kallsyms: Symbols) -> list[int]:
+    """Return the slides that unique functions of both tables say; per-CPU symbols do not move and are left out."""
+    slides: list[int] = []
+    step = max(1, len(kallsyms) // (4 * PROBES))
+    for index, row in enumerate(kallsyms):
+        if index % step == 0 and row.kind == "T" and (same := symbols.find(row.name)):
+            slides.append(row.address - same.address)
+        if len(slides) == PROBES:
+            break
+    return slides

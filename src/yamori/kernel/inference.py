@@ -1,0 +1,392 @@
+"""Layouts of ``task_struct``, ``cred`` and ``signal_struct`` without debug info: from what must hold over all tasks.
+
+Each member is found by an invariant that the kernel itself relies on, tried at every offset over a sample of all
+processes; it is taken only if exactly one offset passes, and otherwise is *not known*. The order of neighbours in
+``include/linux/sched.h`` narrows the search where it has been the same since Linux 3.10; a kernel with RANDSTRUCT fails
+those checks and is refused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+from yamori.address import GVA
+from yamori.errors import Fault
+from yamori.kernel.init_task import COMM_LENGTH, InitTask
+from yamori.kernel.types import Member, Provenance
+from yamori.translation.space import AddressSpace
+
+SAMPLE = 96
+"""Processes looked at: the oldest (kernel threads and init are among them) and the youngest (users' programs)."""
+
+MOST_TASKS = 1 << 16
+BEHIND_COMM = 1024  # fs, files, nsproxy, signal follow comm closely
+PF_KTHREAD = 0x0020_0000  # include/linux/sched.h, since 2.6.31 (246bb0b1deb2)
+SIGCHLD = 17
+PID_MAX_LIMIT = 1 << 22  # include/linux/threads.h
+CAPABILITY_BITS = range(30, 64)  # CAP_LAST_CAP + 1; 35 in 3.10, 41 in 6.x
+SLEEPING = frozenset({1, 2, 0x402, 0x2001, 0x2002, 0x100, 0x101, 0x102})
+"""Usual values of a sleeping task's state: (UN)INTERRUPTIBLE, IDLE (4.2), with FREEZABLE (6.1) or WAKEKILL."""
+STATE_BITS = 0xFFFF
+
+
+class Task(NamedTuple):
+    """One process of the sample.
+
+    Attributes:
+        gva: Address of its ``task_struct``.
+        data: The bytes of ``task_struct`` up to ``BEHIND_COMM`` behind ``comm``.
+    """
+
+    gva: int
+    data: bytes
+
+
+class InferredTypes:
+    """Layouts found by inference.
+
+    Attributes:
+        members: (structure, member) → where it lies.
+        unknown: What was looked for and not found, with the reason.
+        processes: How many processes the invariants were tried on.
+    """
+
+    provenance: Provenance = "inferred"
+
+    def __init__(self) -> None:
+        self.members: dict[tuple[str, str], Member] = {}
+        self.unknown: dict[str, str] = {}
+        self.processes = 0
+
+    def member(self, struct: str, path: str) -> Member | None:
+        """Return where ``path`` lies in ``struct``, or ``None``."""
+        return self.members.get((struct, path))
+
+    def size(self, struct: str) -> int | None:  # noqa: ARG002  # the protocol's parameter
+        """Sizes are not inferred."""
+        return None
+
+
+def infer(space: AddressSpace, init: InitTask) -> InferredTypes:
+    """Infer what ``banner``, ``syscall`` and ``plist`` need.
+
+    Returns:
+        What is known; empty where ``init_task`` does not have the shape that all kernels without RANDSTRUCT share.
+    """
+    inference = _Inference(space, init)
+    inference.run()
+    return inference.types
+
+
+class _Inference:
+    def __init__(self, space: AddressSpace, init: InitTask) -> None:
+        self.space = space
+        self.init = init
+        self.word = init.word_size
+        self.comm = init.comm - init.gpa
+        self.types = InferredTypes()
+        self.tasks: list[Task] = []
+        self.kernel_threads: list[Task] = []
+        self.users: list[Task] = []
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def read_task(self, gva: int) -> Task | None:
+        try:
+            return Task(gva, self.space.read(GVA(gva), self.comm + BEHIND_COMM))
+        except Fault:
+            return None
+
+    def at(self, task: Task, offset: int) -> int:
+        return int.from_bytes(task.data[offset : offset + self.word], "little")
+
+    def pointer(self, gva: int) -> int | None:
+        try:
+            return self.space.pointer(GVA(gva))
+        except Fault:
+            return None
+
+    def is_address(self, value: int) -> bool:
+        return value % self.word == 0 and self.space.geometry.canonical(GVA(value))
+
+    # --- stating -----------------------------------------------------------------------------------------------
+
+    def state(self, struct: str, name: str, offset: int, size: int, *, signed: bool = False) -> None:
+        self.types.members[struct, name] = Member(offset, size, signed, provenance="inferred")
+
+    def only(self, what: str, offsets: Iterable[int]) -> int | None:
+        """Return the one offset that passed; none or several make the member unknown."""
+        found = list(offsets)
+        if len(found) == 1:
+            return found[0]
+        self.types.unknown[what] = "no offset passes" if not found else f"{len(found)} offsets pass"
+        return None
+
+    def where(self, first: int, last: int, step: int, test: Callable[[int], bool]) -> Iterator[int]:
+        return (offset for offset in range(-(-first // step) * step, last, step) if test(offset))
+
+    # --- the steps ---------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        init = self.read_task(self.init.gva)
+        if init is None or not self.parents(init) or not self.find_tasks(init):
+            return
+        self.state("task_struct", "comm", self.comm, COMM_LENGTH)
+        self.identity()
+        self.memory_and_flags()
+        self.credentials()
+        self.start_times()
+        self.exit_fields()
+        self.threads()
+
+    def parents(self, init: Task) -> bool:
+        """``real_parent``, ``parent``, ``children``, ``sibling``, ``group_leader`` follow each other."""
+        gva, word = init.gva, self.word
+
+        def fits(offset: int) -> bool:
+            sibling = gva + offset + 4 * word
+            return (
+                self.at(init, offset) == self.at(init, offset + word) == gva
+                and self.at(init, offset + 4 * word) == self.at(init, offset + 5 * word) == sibling
+                and self.at(init, offset + 6 * word) == gva
+            )
+
+        offset = self.only("task_struct.real_parent", self.where(0, self.comm - 7 * word, word, fits))
+        if offset is None:
+            return False
+        for index, name in enumerate(("real_parent", "parent")):
+            self.state("task_struct", name, offset + index * word, word)
+        self.state("task_struct", "children", offset + 2 * word, 2 * word)
+        self.state("task_struct", "sibling", offset + 4 * word, 2 * word)
+        self.state("task_struct", "group_leader", offset + 6 * word, word)
+        return True
+
+    def offset(self, name: str) -> int:
+        return self.types.members["task_struct", name].offset
+
+    def find_tasks(self, init: Task) -> bool:
+        """``tasks`` is the ring from ``init_task`` whose members are all group leaders."""
+        leader = self.offset("group_leader")
+        rings = {}
+        for offset in range(0, self.offset("real_parent"), self.word):
+            ring = self.ring(init.gva, offset, leader)
+            if len(ring) >= 2:
+                rings[offset] = ring
+        tasks = self.only("task_struct.tasks", rings)
+        if tasks is None:
+            return False
+        self.state("task_struct", "tasks", tasks, 2 * self.word)
+        ring = rings[tasks]
+        self.types.processes = len(ring)
+        chosen = ring if len(ring) <= SAMPLE else ring[: SAMPLE // 2] + ring[-SAMPLE // 2 :]
+        self.tasks = [task for gva in chosen if (task := self.read_task(gva))]
+        return True
+
+    def ring(self, init: int, offset: int, leader: int) -> list[int]:
+        """Return the tasks linked at ``offset``, without ``init_task``; empty unless the ring closes."""
+        head = init + offset
+        previous = head
+        node = self.pointer(head)
+        found: list[int] = []
+        while node is not None and node != head and len(found) < MOST_TASKS:
+            task = node - offset
+            if (
+                not self.is_address(node)
+                or self.pointer(node + self.word) != previous
+                or self.pointer(task + leader) != task
+            ):
+                return []
+            found.append(task)
+            previous, node = node, self.pointer(node)
+        return found if node == head else []
+
+    def identity(self) -> None:
+        """``pid`` and ``tgid``: equal for leaders, all different, 1 and 2 among them, before ``real_parent``."""
+
+        def fits(offset: int) -> bool:
+            pids = [int.from_bytes(task.data[offset : offset + 4], "little") for task in self.tasks]
+            tgids = [int.from_bytes(task.data[offset + 4 : offset + 8], "little") for task in self.tasks]
+            return pids == tgids and len(set(pids)) == len(pids) and {1, 2} <= set(pids) and max(pids) < PID_MAX_LIMIT
+
+        offset = self.only("task_struct.pid", self.where(self.offset("tasks"), self.offset("real_parent"), 4, fits))
+        if offset is None:
+            return
+        self.state("task_struct", "pid", offset, 4, signed=True)
+        self.state("task_struct", "tgid", offset + 4, 4, signed=True)
+        kthreadd = next(
+            (task.gva for task in self.tasks if int.from_bytes(task.data[offset : offset + 4], "little") == 2), 0
+        )
+        parent = self.offset("real_parent")
+        for task in self.tasks:
+            is_kernel = kthreadd in (task.gva, self.at(task, parent))
+            (self.kernel_threads if is_kernel else self.users).append(task)
+
+    def memory_and_flags(self) -> None:
+        """``mm`` is NULL for kernel threads, ``active_mm`` equals it for others; ``flags`` has PF_KTHREAD."""
+        if not self.kernel_threads or not self.users:
+            self.types.unknown["task_struct.mm"] = "no user process to tell kernel threads from"
+            return
+        word = self.word
+
+        def is_mm(offset: int) -> bool:
+            return all(self.at(task, offset) == 0 for task in self.kernel_threads) and all(
+                self.is_address(mm := self.at(task, offset)) and mm == self.at(task, offset + word)
+                for task in self.running_users(offset)
+            )
+
+        mm = self.only("task_struct.mm", self.where(self.offset("tasks"), self.offset("real_parent"), word, is_mm))
+        if mm is not None:
+            self.state("task_struct", "mm", mm, word)
+            self.state("task_struct", "active_mm", mm + word, word)
+
+        def is_flags(offset: int) -> bool:
+            def flag(task: Task) -> int:
+                return int.from_bytes(task.data[offset : offset + 4], "little") & PF_KTHREAD
+
+            stack = (offset - 4) // word * word - (word if (offset - 4) % word == 0 else 0)
+            return all(map(flag, self.kernel_threads)) and not any(map(flag, self.users)) and self.are_stacks(stack)
+
+        flags = self.only("task_struct.flags", self.where(word + 4, self.offset("tasks"), 4, is_flags))
+        if flags is not None:
+            self.state("task_struct", "flags", flags, 4)
+            stack = flags - 4 - word
+            self.state("task_struct", "stack", stack, word)
+            self.find_state(stack)
+
+    def running_users(self, mm: int) -> list[Task]:
+        """Return the user processes of the sample that have not ended: those have no ``mm`` any more."""
+        alive = [task for task in self.users if self.at(task, mm)]
+        return alive if len(alive) * 2 >= len(self.users) else self.users
+
+    def are_stacks(self, offset: int) -> bool:
+        """Say whether the words at ``offset`` are page-aligned kernel addresses, each task's own (``stack``)."""
+        if offset < 0:
+            return False
+        stacks = [self.at(task, offset) for task in self.tasks]
+        alive = [stack for stack in stacks if stack]  # a zombie's stack is freed
+        return (
+            len(alive) * 2 > len(stacks)
+            and len(set(alive)) == len(alive)
+            and all(stack & 0xFFF == 0 and self.is_address(stack) for stack in alive)
+        )
+
+    def find_state(self, stack: int) -> None:
+        """``__state`` (``state`` before 5.14): the last member before ``stack`` whose values are states."""
+
+        def fits(offset: int) -> bool:
+            values = [int.from_bytes(task.data[offset : offset + 4], "little") for task in self.tasks]
+            asleep = sum(value in SLEEPING for value in values)
+            return all(value <= STATE_BITS for value in values) and asleep * 4 >= len(values) * 3
+
+        offsets = list(self.where(0, stack, 4, fits))
+        if offsets:
+            self.state("task_struct", "__state", offsets[-1], 4)
+        else:
+            self.types.unknown["task_struct.__state"] = "no offset before stack holds states"
+
+    def credentials(self) -> None:
+        """``real_cred`` and ``cred`` are the pair before ``comm`` (one ``CONFIG_KEYS`` pointer may lie between)."""
+        word = self.word
+        candidates = []
+        for offset in (self.comm // word * word - 2 * word, self.comm // word * word - 3 * word):
+            pairs = [(self.at(task, offset), self.at(task, offset + word)) for task in self.tasks]
+            same = sum(real == effective for real, effective in pairs)
+            if same * 10 >= len(pairs) * 9 and all(real and self.is_address(real) for real, _ in pairs):
+                capable = next((found for real, _ in pairs if (found := self.capabilities(real)) is not None), None)
+                if capable is not None:
+                    candidates.append((offset, capable))
+        place = self.only("task_struct.real_cred", [offset for offset, _ in candidates])
+        if place is None:
+            return
+        self.state("task_struct", "real_cred", place, word)
+        self.state("task_struct", "cred", place + word, word)
+        permitted = candidates[0][1]
+        uid = permitted - 44 if permitted - 44 != 12 else 8
+        for index, name in enumerate(("uid", "gid", "suid", "sgid", "euid", "egid", "fsuid", "fsgid")):
+            self.state("cred", name, uid + 4 * index, 4)
+
+    def capabilities(self, cred: int) -> int | None:
+        """Return the offset of ``cap_permitted`` in a fully capable ``cred``, or ``None``.
+
+        ``cap_permitted``, ``cap_effective`` and ``cap_bset`` of a root process are all ones up to the last capability;
+        before them lie ``cap_inheritable`` (8 bytes), ``securebits`` and the eight ids (``include/linux/cred.h``).
+        ``usage`` before the ids is 4 bytes, or 8 since 6.8 (``atomic_long_t``, f8fa5d769205): then the ids begin at 8.
+        """
+        try:
+            data = self.space.read(GVA(cred), 128)
+        except Fault:
+            return None
+        masks = {((1 << bits) - 1).to_bytes(8, "little") * 3 for bits in CAPABILITY_BITS}
+        return next((at for at in range(48, 104, 4) if data[at : at + 24] in masks), None)
+
+    def start_times(self) -> None:
+        """``start_time`` and ``start_boottime`` (``real_start_time`` before 5.5): u64 ns that grow along the list."""
+
+        def grows(offset: int) -> bool:
+            times = [int.from_bytes(task.data[offset : offset + 8], "little") for task in self.tasks]
+            falls = sum(after < before for before, after in pairwise(times))
+            return (
+                times[0] > 0 and times[-1] < 1 << 60 and len(set(times)) * 2 > len(times) and falls * 20 <= len(times)
+            )
+
+        def fits(offset: int) -> bool:
+            if not grows(offset) or not grows(offset + 8):
+                return False
+            return all(
+                task.data[offset : offset + 8] <= task.data[offset + 8 : offset + 16] or True for task in self.tasks
+            )
+
+        offset = self.only(
+            "task_struct.start_boottime", self.where(self.offset("group_leader"), self.comm - 15, 8, fits)
+        )
+        if offset is not None:
+            self.state("task_struct", "start_time", offset, 8)
+            self.state("task_struct", "start_boottime", offset + 8, 8)
+
+    def exit_fields(self) -> None:
+        """``exit_state``, ``exit_code``, ``exit_signal``: the last is SIGCHLD for nearly every process."""
+
+        def fits(offset: int) -> bool:
+            signals = Counter(int.from_bytes(task.data[offset + 8 : offset + 12], "little") for task in self.tasks)
+            states = {int.from_bytes(task.data[offset : offset + 4], "little") for task in self.tasks}
+            return signals[SIGCHLD] * 4 >= len(self.tasks) * 3 and states <= {0, 16, 32, 48}
+
+        offset = self.only(
+            "task_struct.exit_state", self.where(self.offset("tasks"), self.offset("real_parent"), 4, fits)
+        )
+        if offset is not None:
+            self.state("task_struct", "exit_state", offset, 4, signed=True)
+            self.state("task_struct", "exit_code", offset + 4, 4, signed=True)
+            self.state("task_struct", "exit_signal", offset + 8, 4, signed=True)
+
+    def threads(self) -> None:
+        """``signal->thread_head`` and ``thread_node``: a ring of two for each process with one thread."""
+        word = self.word
+        heads: dict[int, dict[int, int]] = {}
+        for offset in range(self.offset("group_leader") + word, self.comm, word):
+            found = {task.gva: head for task in self.tasks if (head := self.ring_of_two(task, offset))}
+            if len(found) * 4 >= len(self.tasks) * 3:
+                heads[offset] = found
+        pairs = []
+        for node, found in heads.items():
+            for offset in range(self.comm, self.comm + BEHIND_COMM - word, word):
+                distances = Counter(found[task.gva] - self.at(task, offset) for task in self.tasks if task.gva in found)
+                distance, votes = distances.most_common(1)[0]
+                if votes == len(found) and 0 <= distance < 128:
+                    pairs.append((node, offset, distance))
+        place = self.only("task_struct.thread_node", {node for node, _, _ in pairs})
+        if place is not None:
+            _, signal, head = pairs[0]
+            self.state("task_struct", "thread_node", place, 2 * word)
+            self.state("task_struct", "signal", signal, word)
+            self.state("signal_struct", "thread_head", head, 2 * word)
+
+    def ring_of_two(self, task: Task, offset: int) -> int | None:
+        """Return the head whose only member is the node at ``offset`` in ``task``."""
+        node, head = task.gva + offset, self.at(task, offset)
+        if head != self.at(task, offset + self.word) or head == node or not self.is_address(head):
+            return None
+        return head if self.pointer(head) == self.pointer(head + self.word) == node else None

@@ -1,0 +1,95 @@
+"""``init_task`` from memory alone: the one object of the kernel's image that says where it is itself.
+
+``init/init_task.c`` sets up the first ``task_struct`` by hand: ``real_parent``, ``parent`` and ``group_leader``
+point to the task itself and unused list heads point to themselves, just before ``comm`` = ``"swapper"`` (on SMP kernels
+``"swapper/0"``, ``init_idle`` of ``kernel/sched/core.c``). A list head that points to itself gives away its own GVA;
+with the GPA it was found at, that is the offset of the kernel's image, which is contiguous in both.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+from yamori.address import GPA
+from yamori.errors import MemoryFault
+from yamori.memory.physical import PhysicalMemory
+
+NEEDLE = b"swapper"
+COMM_LENGTH = 16  # TASK_COMM_LEN, include/linux/sched.h, unchanged since 2.6
+COMMS = frozenset(name.ljust(COMM_LENGTH, b"\0") for name in (b"swapper", b"swapper/0"))
+REACH = 8192
+"""Bytes of ``task_struct`` looked at on either side of ``comm``; the largest seen is 13.5 KB with everything debugged,
+its ``comm`` always within 4 KB of the parents."""
+
+LOWEST_KERNEL_GVA = {4: 0x4000_0000, 8: 1 << 63}
+"""By word size. 32 bit: the 1G/3G split of ``CONFIG_VMSPLIT_1G``; 64 bit: the upper half on every architecture."""
+
+PAGE_MASK = 0xFFF  # every granule and the image's alignment are multiples of 4 KiB
+
+
+class InitTask(NamedTuple):
+    """A candidate for ``init_task``.
+
+    Attributes:
+        gva: Address of ``init_task``, as its own parent pointers say.
+        gpa: Where it was found.
+        image_offset: GVA minus GPA for everything in the kernel's image.
+        comm: GPA of ``comm``.
+        word_size: Bytes of a pointer: 4 or 8.
+        votes: How many list heads agree on ``image_offset``.
+    """
+
+    gva: int
+    gpa: int
+    image_offset: int
+    comm: int
+    word_size: int
+    votes: int
+
+
+def candidates(memory: PhysicalMemory, hits: Iterable[int]) -> Iterator[InitTask]:
+    """Yield what looks like ``init_task`` among the places where ``NEEDLE`` was seen.
+
+    At least three self-pointing list heads have to agree with the pointers to the task. More than one candidate means
+    that somebody planted one, or that an earlier kernel's memory is still there; the caller decides.
+    """
+    for hit in hits:
+        try:
+            if memory.read(GPA(hit), COMM_LENGTH) not in COMMS:
+                continue
+        except MemoryFault:
+            continue
+        for word_size in (8, 4):
+            if hit % word_size == 0 and (found := _examine(memory, hit, word_size)):
+                yield found
+
+
+def _examine(memory: PhysicalMemory, comm: int, word_size: int) -> InitTask | None:
+    start, words = _window(memory, comm, word_size)
+    lowest = LOWEST_KERNEL_GVA[word_size]
+    pairs = [(start + i * word_size, a) for i, (a, b) in enumerate(pairwise(words)) if a == b and a >= lowest]
+    heads = Counter(value - place for place, value in pairs if not (value - place) & PAGE_MASK)
+    for image_offset, votes in heads.most_common(4):
+        if votes < 3:
+            break
+        for place, value in pairs:
+            gpa = value - image_offset
+            is_parents = comm - REACH < gpa < place < comm and value % word_size == 0
+            if is_parents and value in words[(place - start) // word_size + 2 : (comm - start) // word_size]:
+                return InitTask(value, gpa, image_offset, comm, word_size, votes)
+    return None
+
+
+def _window(memory: PhysicalMemory, comm: int, word_size: int) -> tuple[int, array[int]]:
+    """Return the words around ``comm`` and the GPA of the first, clipped to the RAM region."""
+    for region in memory.regions:
+        if region.gpa <= comm < region.end:
+            start = max(region.gpa, comm - REACH)
+            end = min(region.end, comm + REACH)
+            data = memory.read(GPA(start), (end - start) // word_size * word_size)
+            return start, array("Q" if word_size == 8 else "I", data)
+    return comm, array("Q")

@@ -1,0 +1,109 @@
+"""The profile: everything that is known of one guest's kernel, each part with its provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from yamori.errors import ProfileError
+from yamori.kernel.init_task import InitTask
+from yamori.kernel.root import Root
+from yamori.kernel.symbols import Symbols
+from yamori.kernel.types import Member, Types
+from yamori.kernel.uts import Uts
+from yamori.kernel.vmcoreinfo import VmCoreInfo
+
+
+class Step(NamedTuple):
+    """One step of discovery, for ``yamori doctor``.
+
+    Attributes:
+        name: What was looked for.
+        found: What was found, in words; what is missing, where nothing was.
+        where: Where it lies: ``GPA 0x…``, ``GVA 0x…``, or a file.
+        confidence: ``proved`` (several independent things agree), ``given`` (by the maker), ``stated`` (the guest
+            says so and nothing contradicts), ``inferred``, ``doubtful`` or ``missing``.
+        seconds: How long the step took.
+    """
+
+    name: str
+    found: str
+    where: str
+    confidence: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is known of one kernel.
+
+    Attributes:
+        init: ``init_task`` and with it the offset of the kernel's image.
+        root: The kernel's own translation root and the geometry of its page tables.
+        uts: What the kernel says of itself (``init_uts_ns``), or ``None``.
+        banner: ``linux_banner`` of the running kernel without the newline, or ``""``.
+        symbols: Every source of symbols, the most trusted first.
+        types: Every source of structure layouts, the most trusted first.
+        vmcoreinfo: VMCOREINFO, or ``None``.
+        slide: KASLR slide in bytes, ``None`` where it is not known.
+        text: GVAs of the kernel's text, ``None`` where they are not known.
+        steps: How all this was learnt.
+        doubts: What does not agree, one sentence each.
+    """
+
+    init: InitTask
+    root: Root
+    uts: Uts | None
+    banner: str
+    symbols: Sequence[Symbols]
+    types: Sequence[Types]
+    vmcoreinfo: VmCoreInfo | None
+    slide: int | None
+    text: range | None
+    steps: list[Step] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+
+    @property
+    def architecture(self) -> str:
+        """The page-table format's architecture: ``arm``, ``aarch64``, ``riscv64`` or ``x86_64``."""
+        name = self.root.geometry.format
+        return "arm" if name.startswith("arm-") else name.replace("-", "_")
+
+    def member(self, struct: str, path: str) -> Member | None:
+        """Return where ``path`` lies in ``struct``, from the most trusted source that knows; ``None`` if none does."""
+        return next((member for types in self.types if (member := types.member(struct, path))), None)
+
+    def require(self, struct: str, *paths: str) -> Member:
+        """Return the first of ``paths`` that exists in ``struct``; kernels differ in names.
+
+        Raises:
+            ProfileError: No source knows any of them.
+        """
+        for path in paths:
+            if member := self.member(struct, path):
+                return member
+        wanted = " or ".join(f"{struct}.{path}" for path in paths)
+        raise ProfileError(
+            f"where {wanted} lies in this kernel is not known",
+            hint="give the maker's vmlinux with --vmlinux; `yamori doctor` shows what is known",
+        )
+
+    def address(self, *names: str) -> int | None:
+        """Return the GVA of the first of ``names`` that any source of symbols has, or ``None``."""
+        for name in names:
+            for symbols in self.symbols:
+                if (address := symbols.address(name)) is not None:
+                    return address
+        return None
+
+    def symbol_at(self, address: int) -> tuple[str, int] | None:
+        """Return (name, offset) of the symbol at or before ``address`` if it lies in the kernel's text or tables."""
+        for symbols in self.symbols:
+            if found := symbols.containing(address):
+                return found[0].name, found[1]
+        return None
+
+    def in_text(self, address: int) -> bool | None:
+        """Say whether ``address`` lies in the kernel's own text; ``None`` where its bounds are not known."""
+        return None if self.text is None else address in self.text

@@ -1,0 +1,112 @@
+"""Where RAM starts, from the guest's page tables: for boards that nobody told us about.
+
+With an unknown base every place is known as an offset from the start of RAM only. The kernel's root then lies at a
+known offset too, and its entries hold true physical addresses: a base is right if with it the root can be
+proved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from yamori.address import GPA, GVA
+from yamori.errors import Fault, MemoryFault
+from yamori.kernel.init_task import InitTask
+from yamori.kernel.root import Anchor, Evidence, prove
+from yamori.memory.physical import PhysicalMemory, Region
+from yamori.translation.format import Geometry
+from yamori.translation.formats import geometries
+from yamori.translation.loads import PhysicalLoads
+
+STEP = 1 << 21
+"""RAM bases are multiples of this: 2 MiB is what arm64 and RISC-V kernels ask for, and 32-bit boards have more."""
+
+
+class Rebased:
+    """Physical memory whose addresses count from ``base`` instead of 0.
+
+    Args:
+        memory: The memory, its addresses counted from 0.
+        base: GPA of its first byte.
+    """
+
+    def __init__(self, memory: PhysicalMemory, base: int) -> None:
+        self._memory = memory
+        self._base = base
+        self.regions = tuple(Region(region.gpa + base, region.size) for region in memory.regions)
+
+    def read(self, gpa: GPA, size: int) -> bytes:
+        """Return exactly ``size`` bytes at ``gpa``."""
+        if gpa < self._base:
+            raise MemoryFault(gpa, size)
+        return self._memory.read(GPA(gpa - self._base), size)
+
+    def populated(self) -> Iterator[Region]:
+        """Yield the populated parts."""
+        return (Region(part.gpa + self._base, part.size) for part in self._memory.populated())
+
+
+def find_base(evidence: Evidence, tables: Iterable[int]) -> int | None:
+    """Return the GPA of the first byte of RAM, or ``None``.
+
+    Args:
+        evidence: What to judge by, its addresses counted from 0.
+        tables: Where the kernel's root may lie, likewise.
+    """
+    memory, init, _ = evidence
+    size = sum(region.size for region in memory.regions)
+    for table in tables:
+        for geometry in geometries(init.word_size):
+            if geometry.canonical(GVA(init.gva)):
+                for base in _bases(memory, geometry, table, init, size):
+                    if prove(_moved(evidence, base), table + base, geometry, ""):
+                        return base
+    return None
+
+
+def _moved(evidence: Evidence, base: int) -> Evidence:
+    """Return the evidence with addresses that count from ``base``."""
+    init = evidence.init
+    moved = init._replace(gpa=init.gpa + base, comm=init.comm + base, image_offset=init.image_offset - base)
+    anchors = [Anchor(name, gpa + base) for name, gpa in evidence.anchors]
+    return Evidence(Rebased(evidence.memory, base), moved, anchors)
+
+
+class _FirstLoadOnly:
+    """Loads that serve the root and tell where the walk goes on."""
+
+    def __init__(self, memory: PhysicalMemory) -> None:
+        self._loads = PhysicalLoads(memory)
+        self._served = False
+        self.next_table = -1
+
+    def _may(self, gpa: int, size: int) -> None:
+        if self._served:
+            self.next_table = gpa
+            raise MemoryFault(gpa, size, "a table whose place depends on the RAM base")
+        self._served = True
+
+    def u32(self, gpa: GPA) -> int:
+        """Load an aligned ``u32``, once."""
+        self._may(gpa, 4)
+        return self._loads.u32(gpa)
+
+    def u64(self, gpa: GPA) -> int:
+        """Load an aligned ``u64``, once."""
+        self._may(gpa, 8)
+        return self._loads.u64(gpa)
+
+
+def _bases(memory: PhysicalMemory, geometry: Geometry, table: int, init: InitTask, size: int) -> Iterator[int]:
+    """Yield the bases that the root's entry for ``init_task`` allows."""
+    loads = _FirstLoadOnly(memory)
+    try:
+        base = geometry.walk(loads, GPA(table), GVA(init.gva)).gpa - init.gpa
+    except Fault:
+        if loads.next_table < 0:
+            return
+        last = loads.next_table // STEP * STEP
+        yield from range(max(0, last - size // STEP * STEP), last + STEP, STEP)
+        return
+    if base >= 0 and base % STEP == 0:
+        yield base

@@ -1,0 +1,227 @@
+"""The kernel's own translation root, ``init_mm.pgd``, from memory alone, and the geometry of its page tables.
+
+A vCPU register is no help: in user mode under KPTI it points at a trampoline, otherwise at the table of some process,
+and every process's table maps the kernel too and goes stale when the process ends. So the root is taken from what
+names it (VMCOREINFO, kallsyms, the ``init_mm`` structure), or else searched for within the kernel's image, and then
+*proved*: it must translate things that were found independently of it back to the places where they were found, and
+lists that leave the image must lead back to ``init_task``. A geometry is whatever passes, never a configuration number:
+an arm64 kernel that says VA_BITS=52 may run with 48.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from yamori.address import GPA, GVA
+from yamori.errors import Fault, MemoryFault
+from yamori.kernel.init_task import LOWEST_KERNEL_GVA, InitTask
+from yamori.memory.physical import PhysicalMemory
+from yamori.translation.format import Geometry, Mapping
+from yamori.translation.formats import geometries
+from yamori.translation.space import AddressSpace
+
+IMAGE_REACH = 96 << 20
+"""How far from ``init_task`` the kernel's image may extend; the largest distribution kernels have 60 MB."""
+
+LEAST_ANCHORS = 3
+LEAST_LEAVES = 2
+"""Leaf entries that the anchors must come from. No kernel maps its whole image by one; random bytes may."""
+
+HEAD_TEXT = 16 << 20  # the most that .head.text and init text take before _stext
+MM_STRUCT_REACH = 1024  # bytes from mm_struct.pgd to start_code; 200 to 500 seen
+PAGE = 4096
+PIECE = 1 << 20
+LIST_WINDOW = 4096
+"""Bytes of ``init_task`` in which lists are tried; ``tasks``, ``children`` and their like lie within 3 KB."""
+
+
+class Anchor(NamedTuple):
+    """Something of the kernel's image whose place in guest physical memory was found without page tables.
+
+    Attributes:
+        name: What it is.
+        gpa: Where it was found.
+    """
+
+    name: str
+    gpa: int
+
+
+class Named(NamedTuple):
+    """What somebody says the root is.
+
+    Attributes:
+        source: Who says so.
+        gva: Address of the table.
+    """
+
+    source: str
+    gva: int
+
+
+class Root(NamedTuple):
+    """The kernel's own translation root, proved.
+
+    Attributes:
+        gpa: The table.
+        geometry: How to walk it.
+        source: Where it was learnt.
+        anchors: Names of the anchors that it translates to where they were found.
+        lists: How many lists of ``init_task`` lead out and back through it.
+    """
+
+    gpa: int
+    geometry: Geometry
+    source: str
+    anchors: tuple[str, ...]
+    lists: int
+
+    @property
+    def score(self) -> tuple[int, int]:
+        """More is surer."""
+        return len(self.anchors), self.lists
+
+
+class Evidence(NamedTuple):
+    """What a root is judged by.
+
+    Attributes:
+        memory: The guest's RAM.
+        init: ``init_task``: always the first anchor.
+        anchors: Further things of the image, found independently.
+    """
+
+    memory: PhysicalMemory
+    init: InitTask
+    anchors: Sequence[Anchor]
+
+
+def find_root(evidence: Evidence, named: Iterable[Named], text: range | None = None) -> Root | None:
+    """Return the kernel's own root, or ``None`` where nothing can be proved.
+
+    Args:
+        evidence: What to judge by.
+        named: What names the root, the most trusted first. The first that can be proved is returned.
+        text: From ``_stext`` to ``_etext``, where known: it leads to ``init_mm``.
+    """
+    for source, gva in named:
+        if root := best_root(evidence, [gva - evidence.init.image_offset], source):
+            return root
+    for table in init_mm_tables(evidence, text) if text else ():
+        if root := best_root(evidence, [table], "init_mm.pgd"):
+            return root
+    return best_root(evidence, image_tables(evidence), "search of the kernel's image")
+
+
+def best_root(evidence: Evidence, tables: Iterable[int], source: str) -> Root | None:
+    """Return the best proved root among tables; the first of equals."""
+    best: Root | None = None
+    options = list(geometries(evidence.init.word_size))
+    for table in tables:
+        for geometry in options:
+            if table >= 0 and table % geometry.root_alignment == 0:
+                root = prove(evidence, table, geometry, source)
+                if root and (best is None or root.score > best.score):
+                    best = root
+    return best
+
+
+def prove(evidence: Evidence, table: int, geometry: Geometry, source: str) -> Root | None:
+    """Return the root if ``table`` translates ``init_task`` and at least two more anchors, and a list leads back."""
+    init = evidence.init
+    space = AddressSpace(evidence.memory, geometry, GPA(table))
+    task = _maps(space, init.gva, init.gpa)
+    if task is None or not task.writable:
+        return None
+    proven = ["init_task"]
+    leaves = {init.gva // task.page_size}
+    for name, gpa in evidence.anchors:
+        if mapping := _maps(space, gpa + init.image_offset, gpa):
+            proven.append(name)
+            leaves.add((gpa + init.image_offset) // mapping.page_size)
+    if len(set(proven)) < LEAST_ANCHORS or len(leaves) < LEAST_LEAVES:
+        return None
+    lists = sum(_leads_back(space, head, node, init.word_size) for head, node in _list_heads(evidence))
+    return Root(table, geometry, source, tuple(proven), lists) if lists else None
+
+
+def _maps(space: AddressSpace, gva: int, gpa: int) -> Mapping | None:
+    """Return the mapping if ``space`` maps ``gva`` to ``gpa``."""
+    try:
+        mapping = space.translate(GVA(gva))
+    except Fault:
+        return None
+    return mapping if mapping.gpa == gpa else None
+
+
+def _list_heads(evidence: Evidence) -> Iterator[tuple[int, int]]:
+    """Yield (address, next) of whatever in ``init_task`` may be a list with members elsewhere."""
+    memory, init, _ = evidence
+    size = init.word_size
+    try:
+        words = array("Q" if size == 8 else "I", memory.read(GPA(init.gpa), LIST_WINDOW))
+    except MemoryFault:
+        return
+    for index, word in enumerate(words):
+        if word >= LOWEST_KERNEL_GVA[size] and word % size == 0 and abs(word - init.gva) > LIST_WINDOW:
+            yield init.gva + index * size, word
+
+
+def _leads_back(space: AddressSpace, head: int, node: int, word_size: int) -> bool:
+    """Say whether ``node->prev == head``, for a node that lies outside the kernel's image or far from the head."""
+    try:
+        return space.pointer(GVA(node + word_size)) == head
+    except Fault:
+        return False
+
+
+def init_mm_tables(evidence: Evidence, text: range) -> Iterator[int]:
+    """Yield the GPAs that ``init_mm.pgd`` may lead to.
+
+    ``setup_initial_init_mm`` (``kernel/fork.c``; before 5.14 each architecture's ``setup_arch``) stores ``_text`` or
+    ``_stext`` in ``init_mm.start_code`` and ``_etext`` right behind it in ``end_code``, and leaves ``start_data`` 0
+    before ``end_data``; ``pgd`` lies before them.
+    """
+    init = evidence.init
+    size = init.word_size
+    code = "Q" if size == 8 else "I"
+    needle = struct.pack(f"<{code}", text.stop)
+    for _, data in _image(evidence):
+        at = data.find(needle)
+        while at >= 0:
+            if at % size == 0 and size <= at <= len(data) - 3 * size:
+                start, _, start_data, end_data = array(code, data[at - size : at + 3 * size])
+                if text.start - HEAD_TEXT <= start <= text.start and not start_data and end_data >= text.stop:
+                    for word in array(code, data[max(0, at - MM_STRUCT_REACH) // size * size : at]):
+                        if word >= LOWEST_KERNEL_GVA[size] and word & 0xFFF == 0:
+                            yield word - init.image_offset
+            at = data.find(needle, at + 1)
+
+
+def image_tables(evidence: Evidence) -> Iterator[int]:
+    """Yield the GPA of every page near ``init_task`` that may be a table: not empty, and not text of a string."""
+    for gpa, data in _image(evidence):
+        for at in range(0, len(data), PAGE):
+            if data.count(0, at, at + PAGE) not in (PAGE, 0):
+                yield gpa + at
+
+
+def _image(evidence: Evidence) -> Iterator[tuple[int, bytes]]:
+    """Yield (GPA, bytes) of the RAM around ``init_task``, a piece at a time, the nearest first."""
+    memory, init, _ = evidence
+    pieces = []
+    for region in memory.regions:
+        if region.gpa <= init.gpa < region.end:
+            first = max(region.gpa, (init.gpa - IMAGE_REACH) // PIECE * PIECE)
+            pieces = [
+                (gpa, min(PIECE, region.end - gpa))
+                for gpa in range(first, min(region.end, init.gpa + IMAGE_REACH), PIECE)
+            ]
+    for gpa, size in sorted(pieces, key=lambda piece: abs(piece[0] + PIECE // 2 - init.gpa)):
+        try:
+            yield gpa, memory.read(GPA(gpa), size)
+        except MemoryFault:
+            continue

@@ -1,0 +1,157 @@
+"""The rows that probes give: typed, immutable, and the same in Python, in tables and in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+import msgspec
+
+SCHEMA = "yamori/1"
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """What every row is.
+
+    Attributes:
+        ADDRESSES: Fields that are strings like ``"0xc001b10c"`` in JSON, whose readers lose bits above 2^53.
+    """
+
+    ADDRESSES: ClassVar[tuple[str, ...]] = ()
+
+
+class Banner(Row, frozen=True, kw_only=True):
+    """What runs in the guest, by its own word and by what was proved of it.
+
+    Attributes:
+        banner: ``linux_banner`` without the newline: as ``/proc/version`` shows.
+        release: As ``uname -r``.
+        version: As ``uname -v``.
+        upstream: The upstream version that the release or the distribution's build names, as in ``6.1.176``.
+        machine: As ``uname -m``.
+        nodename: The guest's host name.
+        compiler: Name and version of the compiler, as in ``gcc 12.2.0``; empty if the banner does not say.
+        build: Who built it, and which build it is.
+        architecture: ``arm``, ``aarch64``, ``riscv64`` or ``x86_64``: the page tables that were proved.
+        translation: The page tables' geometry, in words.
+        granule: Bytes of a page.
+        slide: KASLR slide in bytes, ``None`` where it is not known.
+        build_id: The kernel's build id in hexadecimal, or empty.
+    """
+
+    ADDRESSES: ClassVar[tuple[str, ...]] = ("slide",)
+
+    banner: str
+    release: str
+    version: str
+    upstream: str
+    machine: str
+    nodename: str
+    compiler: str
+    build: str
+    architecture: str
+    translation: str
+    granule: int
+    slide: int | None
+    build_id: str
+
+
+class SystemCall(Row, frozen=True, kw_only=True):
+    """One entry of a system-call table.
+
+    Attributes:
+        nr: The number.
+        address: Where the entry points.
+        symbol: Symbol at or before the address, or empty.
+        offset: Bytes behind the symbol; 0 for an entry that has not been tampered with.
+        in_kernel_text: Whether the address lies in the kernel's own text; ``None`` where its bounds are not known.
+    """
+
+    ADDRESSES: ClassVar[tuple[str, ...]] = ("address",)
+
+    nr: int
+    address: int
+    symbol: str
+    offset: int
+    in_kernel_text: bool | None
+
+
+class Process(Row, frozen=True, kw_only=True):
+    """One process, or one thread.
+
+    Attributes:
+        pid: The thread's id (``task_struct.pid``).
+        tgid: The process's id, which users call its pid (``task_struct.tgid``).
+        ppid: ``tgid`` of the real parent.
+        uid: Real user id, ``None`` where the credentials could not be read.
+        gid: Real group id.
+        euid: Effective user id.
+        egid: Effective group id.
+        comm: Name, at most 15 bytes; bytes that are no printable ASCII are escaped as in C.
+        state: The letter that ``ps`` shows: ``R``, ``S``, ``D``, ``T``, ``t``, ``X``, ``Z``, ``P`` or ``I``.
+        kthread: Whether it is a kernel thread.
+        start_time: Seconds since the guest booted, suspended time included.
+        task: Address of its ``task_struct``.
+    """
+
+    ADDRESSES: ClassVar[tuple[str, ...]] = ("task",)
+
+    pid: int
+    tgid: int
+    ppid: int
+    uid: int | None
+    gid: int | None
+    euid: int | None
+    egid: int | None
+    comm: str
+    state: str | None
+    kthread: bool
+    start_time: float | None
+    task: int
+
+
+R = TypeVar("R", bound=Row)
+
+
+@dataclass(frozen=True)
+class Result(Generic[R]):
+    """What a run of a probe gave.
+
+    Attributes:
+        rows: The rows.
+        complete: Whether they are all there is.
+        reasons: Why they are not, one sentence each.
+        faults: Loads that the guest's memory did not allow.
+        loads: Guest loads done.
+        elapsed_s: Seconds the run took.
+        notes: What a reader should know of the rows though they are complete.
+    """
+
+    rows: list[R]
+    complete: bool
+    reasons: list[str]
+    faults: int
+    loads: int
+    elapsed_s: float
+    notes: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def escape(text: bytes) -> str:
+    """Return bytes that the guest chose as printable ASCII, everything else escaped as in C."""
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F and byte != 0x5C else f"\\x{byte:02x}" for byte in text)
+
+
+def plain(row: Row) -> dict[str, Any]:
+    """Return a row as JSON shows it."""
+    values = msgspec.structs.asdict(row)
+    for name in row.ADDRESSES:
+        if values[name] is not None:
+            values[name] = f"{values[name]:#x}"
+    return values
