@@ -1,0 +1,136 @@
+"""``ids plist``: every process and thread that the kernel's own list of tasks holds.
+
+``for_each_process`` and ``for_each_thread`` of ``include/linux/sched/signal.h``: group leaders hang on
+``init_task.tasks``; the threads of a group on ``signal->thread_head`` since 3.14 (0c740d0afc3b), on ``thread_group``
+before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from yamori.errors import Fault
+from yamori.kernel.kernel import Kernel, Struct
+from yamori.probes.lists import for_each_entry, still_linked
+from yamori.records import Process, escape
+
+MEMBERS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "task_struct": (
+        ("tasks",),
+        ("pid",),
+        ("tgid",),
+        ("real_parent",),
+        ("comm",),
+        ("flags",),
+        ("__state", "state"),
+        ("exit_state",),
+        ("real_cred",),
+        ("start_boottime", "real_start_time"),
+        ("signal",),
+        ("thread_node", "thread_group"),
+    ),
+    "cred": (("uid",), ("gid",), ("euid",), ("egid",)),
+    "signal_struct": (("thread_head",),),
+}
+"""What this probe reads; the names of one member over time stand together. ``signal`` and what follows it serve threads
+only."""
+
+PF_KTHREAD = 0x0020_0000  # include/linux/sched.h
+NANOSECONDS = 1_000_000_000
+
+STATES = "RSDTtXZP"
+"""By the number of the highest state bit, ``task_state_array`` of ``fs/proc/array.c`` since 4.14 (8ef9925b02c2)."""
+TASK_REPORT = 0x7F
+TASK_IDLE = 0x402  # TASK_UNINTERRUPTIBLE | TASK_NOLOAD: shown as I since 4.14 (06eb61844d84)
+TASK_FROZEN = 0x8000  # since 6.1 (f5d39b020809); shown as D
+TASK_RTLOCK_WAIT = 0x1000  # since 5.15; shown as D
+
+
+def plist(kernel: Kernel, *, threads: bool = False) -> Iterator[Process]:
+    """Yield every process, oldest first; with ``threads`` every thread of each, the leader first."""
+    for leader in for_each_entry(kernel, kernel.init_task.address("tasks"), "task_struct", "tasks"):
+        row = _row(kernel, leader)
+        if row is None or not still_linked(kernel, leader.address("tasks")):
+            continue  # it ended between the two looks
+        yield row
+        if threads:
+            yield from _other_threads(kernel, leader)
+
+
+def _other_threads(kernel: Kernel, leader: Struct) -> Iterator[Process]:
+    """Yield the threads of the leader's group without the leader."""
+    if kernel.knows("task_struct", "thread_node"):
+        signal = leader.follow("signal", "signal_struct")
+        if signal is None:
+            return  # the whole group is being released
+        head, member = signal.address("thread_head"), "thread_node"
+    else:
+        head, member = leader.address("thread_group"), "thread_group"
+    for thread in for_each_entry(kernel, head, "task_struct", member):
+        if thread != leader and (row := _row(kernel, thread)):
+            yield row
+
+
+def _row(kernel: Kernel, task: Struct) -> Process | None:
+    """Return one task's row; ``None`` and a note where not even its identity can be read."""
+    try:
+        parent = task.follow("real_parent", "task_struct")
+        pid, tgid = task.load("pid"), task.load("tgid")
+        ppid = parent.load("tgid") if parent else 0
+        comm = escape(task.text("comm"))
+        flags = task.load("flags")
+        state = _state(task)
+        start = _start_time(task)
+    except Fault as fault:
+        kernel.trouble(f"{task}: {fault}")
+        return None
+    uid, gid, euid, egid = _credentials(kernel, task)
+    return Process(
+        pid=pid,
+        tgid=tgid,
+        ppid=ppid,
+        uid=uid,
+        gid=gid,
+        euid=euid,
+        egid=egid,
+        comm=comm,
+        state=state,
+        kthread=bool(flags & PF_KTHREAD),
+        start_time=start,
+        task=task.gva,
+    )
+
+
+def _state(task: Struct) -> str:
+    """Return what ``get_task_state`` of ``fs/proc/array.c`` returns; ``__state`` was ``state`` before 5.14."""
+    state = task.load("__state", "state") & 0xFFFF_FFFF
+    if state & TASK_IDLE == TASK_IDLE:
+        return "I"
+    if state & (TASK_FROZEN | TASK_RTLOCK_WAIT):
+        return "D"
+    return STATES[((state | task.load("exit_state")) & TASK_REPORT).bit_length()]
+
+
+def _start_time(task: Struct) -> float | None:
+    """Return seconds since boot: ``start_boottime`` since 5.5 (cf25e24db61c), ``real_start_time`` before."""
+    kernel = task.kernel
+    if not kernel.knows("task_struct", "start_boottime", "real_start_time"):
+        return None
+    member = kernel.member("task_struct", "start_boottime", "real_start_time")
+    if member.size == 8:
+        return kernel.load(task.gva, member) / NANOSECONDS
+    word = kernel.profile.init.word_size  # struct timespec before 3.17 (ccbf62d8a284): tv_sec, tv_nsec
+    at = task.gva + member.offset
+    return kernel.pointer(at) + kernel.pointer(at + word) / NANOSECONDS
+
+
+def _credentials(kernel: Kernel, task: Struct) -> tuple[int | None, int | None, int | None, int | None]:
+    """Return uid, gid, euid, egid of ``real_cred``, which is what ``/proc`` shows (``__task_cred``)."""
+    try:
+        cred = task.follow("real_cred", "cred")
+        if cred is not None:
+            return cred.load("uid"), cred.load("gid"), cred.load("euid"), cred.load("egid")
+        kernel.trouble(f"{task}: real_cred is NULL")
+    except Fault as fault:
+        kernel.trouble(f"{task}: credentials: {fault}")
+    return None, None, None, None
