@@ -1,0 +1,91 @@
+"""``yamori doctor``: what was found in a target, where, how surely, and how long it took."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from yamori.cli import output
+from yamori.cli.output import AsJson, RamBase, SystemMap, Target, Vmlinux
+from yamori.guest import Guest
+from yamori.kernel.types import Types
+from yamori.probes.plist import MEMBERS
+from yamori.records import SCHEMA
+
+
+def doctor(
+    target: Target = None,
+    *,
+    vmlinux: Vmlinux = None,
+    symbols: SystemMap = None,
+    ram_base: RamBase = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is known of the target's kernel: found where, how surely, in what time."""
+    with output.opened(target, vmlinux, symbols, ram_base) as guest:
+        if as_json:
+            output.print_json(_report(guest))
+        else:
+            _print(guest)
+        unknown = [row for row in _members(guest) if row[1] == "not known"]
+        raise typer.Exit(output.NOT_EVERYTHING if guest.profile.doubts or unknown else output.OK)
+
+
+def _report(guest: Guest) -> dict[str, object]:
+    profile = guest.profile
+    return {
+        "schema": SCHEMA,
+        "command": "doctor",
+        "target": guest.vm.target,
+        "machine": guest.vm.machine,
+        "how": list(guest.vm.notes),
+        "lacks": list(guest.vm.lacks),
+        "regions": [{"gpa": f"{region.gpa:#x}", "size": region.size} for region in guest.kernel.memory.regions],
+        "rows": [{**step._asdict(), "seconds": round(step.seconds, 6)} for step in profile.steps],
+        "members": [dict(zip(("member", "offset", "provenance"), row, strict=True)) for row in _members(guest)],
+        "doubts": profile.doubts,
+    }
+
+
+def _print(guest: Guest) -> None:
+    profile = guest.profile
+    write = sys.stdout.write
+    write(f"{guest.vm.target}: {guest.vm.machine}, pid {guest.vm.pid}\n" if guest.vm.pid else f"{guest.vm.target}\n")
+    for note in guest.vm.notes:
+        write(f"  {note}\n")
+    for region in guest.kernel.memory.regions:
+        write(f"  RAM {region.gpa:#x}-{region.end:#x} ({region.size >> 20} MiB)\n")
+    write("\n")
+    headings = {"step": "left", "sure": "left", "ms": "right", "where": "left", "found": "left"}
+    rows = (
+        (step.name, step.confidence, f"{step.seconds * 1000:.1f}", step.where, step.found) for step in profile.steps
+    )
+    output.print_table(headings, rows)
+    write(f"total {sum(step.seconds for step in profile.steps):.2f} s\n\n")
+    output.print_table({"member": "left", "offset": "right", "from": "left"}, iter(_members(guest)))
+    for lack in guest.vm.lacks:
+        write(f"lacks: {lack}\n")
+    for doubt in profile.doubts:
+        write(f"doubt: {doubt}\n")
+
+
+def _members(guest: Guest) -> list[tuple[str, str, str]]:
+    """Return (member, offset, provenance) of all that the commands read."""
+    rows = []
+    for struct, members in MEMBERS.items():
+        for names in members:
+            known = [(name, found) for name in names if (found := guest.profile.member(struct, name))]
+            if not known:
+                rows.append((f"{struct}.{names[0]}", "not known", ""))
+                continue
+            name, member = known[0]
+            agree = [types for types in guest.profile.types if _same(types, struct, name, member.offset)]
+            sources = " and ".join(dict.fromkeys(types.provenance for types in agree))
+            rows.append((f"{struct}.{name}", str(member.offset), sources))
+    return rows
+
+
+def _same(types: Types, struct: str, name: str, offset: int) -> bool:
+    member = types.member(struct, name)
+    return member is not None and member.offset == offset

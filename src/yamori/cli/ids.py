@@ -1,0 +1,174 @@
+"""``yamori ids``: what runs in the guest, read from outside. Each command also works without ``ids``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from yamori.cli import output
+from yamori.cli.output import AsJson, RamBase, SystemMap, Target, Vmlinux
+from yamori.cli.tree import draw
+from yamori.records import Process, SystemCall, escape
+
+if TYPE_CHECKING:
+    from yamori.detectors.known_trouble import KnownTrouble, Trouble
+    from yamori.records import Banner
+
+app = typer.Typer(
+    name="ids", help="Look into a guest: what it runs, its system calls, its processes.", no_args_is_help=True
+)
+
+TABLES = ("native", "compat", "x32")
+
+
+def _table(name: str) -> str:
+    if name not in TABLES:
+        raise typer.BadParameter(f"{name!r} is no table; there are {', '.join(TABLES)}")
+    return name
+
+
+@app.command(epilog="Examples: yamori banner lab:armv7, yamori banner qemu:gateway --advisories osv/ --json")
+def banner(
+    target: Target = None,
+    *,
+    advisories: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="OSV and OpenVEX files to compare with.")
+    ] = None,
+    vmlinux: Vmlinux = None,
+    symbols: SystemMap = None,
+    ram_base: RamBase = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which kernel runs, and what is known to be wrong with its version."""
+    with output.opened(target, vmlinux, symbols, ram_base) as guest:
+        result, trouble = guest.banner(), guest.known_trouble(advisories)
+        if as_json:
+            output.print_json(output.envelope("banner", guest, result, known_trouble=trouble))
+        else:
+            for row in result:
+                _print_banner(row)
+            _print_trouble(trouble)
+    raise typer.Exit(output.conclude(result))
+
+
+@app.command(epilog="Examples: yamori syscall lab:arm64, yamori syscall lab:arm64 --table compat --json")
+def syscall(
+    target: Target = None,
+    *,
+    table: Annotated[str, typer.Option(parser=_table, metavar="|".join(TABLES), help="Which table.")] = "native",
+    vmlinux: Vmlinux = None,
+    symbols: SystemMap = None,
+    ram_base: RamBase = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the system-call table: number, address, symbol, and whether it lies in the kernel's text."""
+    with output.opened(target, vmlinux, symbols, ram_base) as guest:
+        result = guest.syscall(table)
+        if as_json:
+            output.print_json(output.envelope("syscall", guest, result))
+        else:
+            headings = {"nr": "right", "address": "right", "symbol": "left", "text": "left"}
+            output.print_table(headings, map(_syscall_cells, result))
+    raise typer.Exit(output.conclude(result))
+
+
+@app.command(epilog="Examples: yamori plist lab:armv7 --tree, yamori plist qemu:gateway --threads --json")
+def plist(
+    target: Target = None,
+    *,
+    threads: Annotated[bool, typer.Option("--threads", help="Show every thread.")] = False,
+    tree: Annotated[bool, typer.Option("--tree", help="Draw who started whom.")] = False,
+    vmlinux: Vmlinux = None,
+    symbols: SystemMap = None,
+    ram_base: RamBase = None,
+    as_json: AsJson = False,
+) -> None:
+    """List every process that the kernel's own list of tasks holds."""
+    with output.opened(target, vmlinux, symbols, ram_base) as guest:
+        result = guest.plist(threads=threads)
+        if as_json:
+            output.print_json(output.envelope("plist", guest, result))
+        else:
+            _print_processes(result.rows, tree=tree)
+    raise typer.Exit(output.conclude(result))
+
+
+def _print_banner(row: Banner) -> None:
+    slide = "not known" if row.slide is None else f"{row.slide:#x}"
+    lines = {
+        "banner": row.banner or "not found",
+        "release": row.release,
+        "upstream": row.upstream or "not known",
+        "compiler": row.compiler or "not known",
+        "build": row.build,
+        "build id": row.build_id or "not known",
+        "machine": f"{row.machine} ({row.translation})",
+        "granule": f"{row.granule >> 10} KiB",
+        "KASLR slide": slide,
+        "host name": row.nodename,
+    }
+    for name, value in lines.items():
+        sys.stdout.write(f"{name:<12} {value}\n")
+
+
+def _print_trouble(trouble: Trouble) -> None:
+    sys.stdout.write("\n")
+    if not trouble.known:
+        sys.stdout.write(f"No known trouble with {_safe(trouble.version) or 'this version'}.\n")
+    for one in trouble.known:
+        _print_known(one)
+    if trouble.silenced:
+        names = ", ".join(_safe(f"{one.id} ({one.silenced_by})") for one in trouble.silenced)
+        sys.stdout.write(f"Silenced by the maker: {names}\n")
+    for skipped in trouble.skipped:
+        sys.stderr.write(f"note: left out {_safe(skipped)}\n")
+    sys.stdout.write(f"{trouble.caveat}\n")
+
+
+def _print_known(one: KnownTrouble) -> None:
+    name = f" ({one.name})" if one.name else ""
+    sys.stdout.write(_safe(f"{one.severity.upper():<9} {one.id}{name}: {one.title}") + "\n")
+    for label, text in (("gain", one.gain), ("needs", one.needs), ("why", one.why), ("do", one.remedy)):
+        if text:
+            sys.stdout.write(f"          {label + ':':<6} {_safe(text)}\n")
+
+
+def _safe(text: str) -> str:
+    """Return text of somebody's files as one printable line."""
+    return "".join(char if char.isprintable() else escape(char.encode("utf-8", "replace")) for char in text)
+
+
+def _syscall_cells(row: SystemCall) -> tuple[str, ...]:
+    symbol = f"{row.symbol}+{row.offset:#x}" if row.offset else row.symbol
+    text = {True: "kernel", False: "OUTSIDE", None: "?"}[row.in_kernel_text]
+    return str(row.nr), f"{row.address:#x}", symbol, text
+
+
+PROCESS_HEADINGS = {
+    "pid": "right",
+    "ppid": "right",
+    "uid": "right",
+    "gid": "right",
+    "state": "left",
+    "start": "right",
+    "comm": "left",
+}
+
+
+def _print_processes(rows: list[Process], *, tree: bool) -> None:
+    with_threads = any(row.pid != row.tgid for row in rows)
+    headings = {"tgid": "right", **PROCESS_HEADINGS} if with_threads else PROCESS_HEADINGS
+    ordered: Iterator[tuple[str, Process]] = draw(rows) if tree else (("", row) for row in rows)
+    output.print_table(headings, (_process_cells(row, branch, with_threads=with_threads) for branch, row in ordered))
+
+
+def _process_cells(row: Process, branch: str, *, with_threads: bool) -> tuple[str, ...]:
+    comm = f"[{row.comm}]" if row.kthread else row.comm
+    start = "?" if row.start_time is None else f"{row.start_time:.2f}"
+    ids = ("?" if value is None else str(value) for value in (row.uid, row.gid))
+    cells = (str(row.pid), str(row.ppid), *ids, row.state or "?", start, branch + comm)
+    return (str(row.tgid), *cells) if with_threads else cells

@@ -1,0 +1,61 @@
+"""The ``yamori`` command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from yamori import __version__
+from yamori.cli import ids, lab, output
+from yamori.cli.doctor import doctor
+from yamori.cli.targets import targets
+from yamori.errors import YamoriError
+
+app = typer.Typer(
+    name="yamori",
+    help="Look into a Linux guest from outside: no agent, no debug info, no change to the guest.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Examples: yamori lab up armv7, yamori plist, yamori syscall lab:armv7 --json, yamori doctor qemu:gateway",
+)
+app.add_typer(ids.app)
+app.add_typer(lab.app)
+for command in ids.app.registered_commands:
+    app.registered_commands.append(command)
+app.command(epilog="Example: yamori doctor lab:arm64")(doctor)
+app.command(epilog="Example: yamori targets --json")(targets)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"yamori {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Look into a Linux guest from outside: no agent, no debug info, no change to the guest."""
+    del version  # its callback has seen to it
+
+
+def main() -> None:
+    """Run the command; an error is one line and exit code 2."""
+    try:
+        app()
+    except YamoriError as error:
+        sys.stderr.write(f"yamori: {error}\n")
+        sys.exit(output.ERROR)
+    except KeyboardInterrupt:
+        sys.stderr.write("yamori: interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, as in `yamori plist | head`, has seen enough
+        sys.stderr.close()
+        sys.exit(0)

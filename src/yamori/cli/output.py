@@ -1,0 +1,149 @@
+"""What every command shares: tables for people, JSON for programs, one line for an error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from yamori.records import SCHEMA, Result, Row, plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from yamori.guest import Guest
+
+R = TypeVar("R", bound=Row)
+
+OK, FINDINGS, ERROR, NOT_EVERYTHING = 0, 1, 2, 3
+"""Exit codes: fine, something was found, an error, nothing was found but not everything could be checked."""
+
+Target = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[TARGET]",
+        help="lab:NAME, qemu:NAME|PID|/path/to/qmp.sock or file:PATH. Default: $YAMORI_TARGET, or the only VM.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Vmlinux = Annotated[str | None, typer.Option(metavar="FILE", help="The maker's vmlinux with DWARF or BTF.")]
+SystemMap = Annotated[str | None, typer.Option("--symbols", metavar="FILE", help="The maker's System.map.")]
+
+
+def _base(text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no address; write it as in 0x40000000") from error
+
+
+RamBase = Annotated[
+    int | None,
+    typer.Option(metavar="GPA", parser=_base, help="First guest physical address of RAM, where nothing tells."),
+]
+
+
+@contextmanager
+def opened(target: str | None, vmlinux: str | None, symbols: str | None, ram_base: int | None) -> Iterator[Guest]:
+    """Open the target, with a progress bar if somebody watches and it takes long."""
+    from yamori.guest import open_guest  # noqa: PLC0415  `yamori --help` need not wait for it
+
+    with (
+        _reading() as progress,
+        open_guest(target, vmlinux=vmlinux, symbols=symbols, ram_base=ram_base, progress=progress) as guest,
+    ):
+        yield guest
+
+
+@contextmanager
+def _reading() -> Iterator[Callable[[int, int], None] | None]:
+    """Yield a progress callback for the scan: a bar on a terminal once a guest is large, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import Progress  # noqa: PLC0415  slow to import
+
+    with Progress(transient=True, console=stderr()) as bar:
+        task = bar.add_task("reading memory", total=None, visible=False)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=total > LARGE and done < total)
+
+        yield progress
+
+
+LARGE = 256 << 20  # smaller guests are read in less than half a second
+
+
+def stderr() -> Console:
+    """Return the console for what is not output."""
+    from rich.console import Console  # noqa: PLC0415  slow to import
+
+    return Console(stderr=True, highlight=False)
+
+
+def stdout() -> Console:
+    """Return the console for output; a file or pipe gets lines as long as they are."""
+    from rich.console import Console  # noqa: PLC0415  slow to import
+
+    width = None if sys.stdout.isatty() else 1000
+    return Console(highlight=False, width=width, soft_wrap=not sys.stdout.isatty())
+
+
+def envelope(command: str, guest: Guest, result: Result[R], **more: Any) -> dict[str, Any]:
+    """Return what ``--json`` prints."""
+    profile = guest.profile
+    return {
+        "schema": SCHEMA,
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "target": guest.vm.target,
+        "kernel": profile.uts.release if profile.uts else "",
+        "command": command,
+        "complete": result.complete,
+        "reasons": result.reasons,
+        "notes": result.notes,
+        "faults": result.faults,
+        "loads": result.loads,
+        "elapsed_s": round(result.elapsed_s, 6),
+        "rows": [plain(row) for row in result.rows],
+        **more,
+    }
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object."""
+    import msgspec  # noqa: PLC0415  `yamori --help` need not wait for it
+
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def print_table(headings: dict[str, str], rows: Iterator[tuple[str, ...]]) -> None:
+    """Print rows under headings.
+
+    Args:
+        headings: Heading → ``left`` or ``right``.
+        rows: As many cells as there are headings, already escaped; markup in them is shown as it is.
+    """
+    from rich.table import Table  # noqa: PLC0415  slow to import
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading, side in headings.items():
+        table.add_column(heading, justify="right" if side == "right" else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    stdout().print(table)
+
+
+def conclude(result: Result[R]) -> int:
+    """Say on stderr what a reader must know, and return the exit code."""
+    for note in result.notes:
+        sys.stderr.write(f"note: {note}\n")
+    for reason in result.reasons:
+        sys.stderr.write(f"incomplete: {reason}\n")
+    return OK if result.complete else NOT_EVERYTHING

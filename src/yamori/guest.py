@@ -1,0 +1,174 @@
+"""The Python API: open a target, ask it what runs there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from yamori import targets
+from yamori.errors import NoKernelError, TargetError
+from yamori.hypervisors.vm import VirtualMachine
+from yamori.kernel.discovery import discover
+from yamori.kernel.given import Given
+from yamori.kernel.kernel import Kernel
+from yamori.kernel.profile import Profile
+from yamori.kernel.scan import Progress
+from yamori.memory.host import HostMemory
+from yamori.probes.banner import banner
+from yamori.probes.banner_text import parse
+from yamori.probes.plist import plist
+from yamori.probes.run import run
+from yamori.probes.syscall import syscall
+from yamori.records import Banner, Process, Result, SystemCall
+
+if TYPE_CHECKING:
+    from yamori.detectors.known_trouble import Trouble
+
+STRUCTURES = ("task_struct", "signal_struct", "cred", "mm_struct", "list_head")
+"""What is taken from a maker's DWARF; reading all of it would take minutes."""
+
+
+class Guest:
+    """A guest whose kernel is known. Use it as a context manager, or call ``close``.
+
+    Attributes:
+        vm: What it runs in.
+        kernel: Its kernel, for probes of one's own.
+    """
+
+    def __init__(self, vm: VirtualMachine, memory: HostMemory, kernel: Kernel) -> None:
+        self.vm = vm
+        self.kernel = kernel
+        self._memory = memory
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Guest {self.vm.target}: {self.profile.banner or 'Linux'}>"
+
+    @property
+    def profile(self) -> Profile:
+        """What is known of the guest's kernel."""
+        return self.kernel.profile
+
+    def banner(self) -> Result[Banner]:
+        """Say what runs in the guest: one row."""
+        self._memory.check_alive()
+        return run(self.kernel, banner(self.kernel))
+
+    def known_trouble(self, advisories: str | Path | None = None) -> Trouble:
+        """Compare the kernel's version and compiler with what is known to be wrong with them.
+
+        Args:
+            advisories: A directory of OSV records and OpenVEX statements to compare with, too.
+        """
+        from yamori.detectors.known_trouble import known_trouble  # noqa: PLC0415  only `banner` needs it
+
+        text = parse(self.profile.banner)
+        return known_trouble(text, self.profile.architecture, Path(advisories) if advisories else None)
+
+    def syscall(self, table: str = "native") -> Result[SystemCall]:
+        """List a system-call table: ``native``, ``compat`` or ``x32``."""
+        self._memory.check_alive()
+        return run(self.kernel, syscall(self.kernel, table=table))
+
+    def plist(self, *, threads: bool = False) -> Result[Process]:
+        """List every process; with ``threads`` every thread."""
+        self._memory.check_alive()
+        return run(self.kernel, plist(self.kernel, threads=threads))
+
+    def close(self) -> None:
+        """Let go of the guest's memory."""
+        self._memory.close()
+
+
+def open_guest(
+    target: str | None = None,
+    *,
+    vmlinux: str | Path | None = None,
+    symbols: str | Path | None = None,
+    ram_base: int | None = None,
+    progress: Progress | None = None,
+) -> Guest:
+    """Attach to a VM or an image and learn its kernel.
+
+    Args:
+        target: Such as ``qemu:/run/vm.sock`` or ``file:memory.raw``; without one, ``$YAMORI_TARGET`` or the only VM.
+        vmlinux: The maker's ``vmlinux`` with DWARF or BTF.
+        symbols: The maker's ``System.map``.
+        ram_base: GPA of the first byte of RAM, where nothing on the host tells.
+        progress: Told how much of RAM has been read.
+
+    Raises:
+        TargetError: The target cannot be reached.
+        NoKernelError: No running Linux kernel was found in it.
+        ProfileError: The maker's files are unusable, or of another kernel.
+    """
+    given = _given(vmlinux, symbols)
+    vm = targets.attach(target, ram_base=ram_base)
+    if not vm.layouts:
+        raise TargetError(vm.lacks[0] if vm.lacks else "its RAM cannot be reached", where=vm.target)
+    try:
+        return _open_best(vm, given, progress)
+    except (NoKernelError, TargetError) as error:
+        if not error.where:
+            error.where = vm.target
+        raise
+
+
+def _given(vmlinux: str | Path | None, symbols: str | Path | None) -> Given:
+    if vmlinux is None and symbols is None:
+        return Given()
+    from yamori.kernel import dwarf, systemmap  # noqa: PLC0415  rarely needed, and slow to import
+
+    image = dwarf.load_vmlinux(vmlinux, STRUCTURES) if vmlinux is not None else None
+    table = systemmap.load(symbols) if symbols is not None else None
+    return Given(
+        symbols=table or (image.symbols if image else None),
+        types=image.types if image else None,
+        build_id=(image.build.build_id or "") if image else "",
+        source=str(vmlinux or symbols),
+    )
+
+
+def _open_best(vm: VirtualMachine, given: Given, progress: Progress | None) -> Guest:
+    """Open the VM with the first RAM layout under which its processes can be listed whole.
+
+    Where none is flawless (a hostile guest, a list in motion), the one with the most processes is taken.
+    """
+    best: Guest | None = None
+    most = -1
+    failure: NoKernelError | None = None
+    for layout in vm.layouts:
+        memory = HostMemory(layout, pid=vm.pid)
+        try:
+            kernel = discover(memory, given, base_known=vm.base_known, progress=progress)
+        except NoKernelError as error:
+            failure = failure or error
+            memory.close()
+            continue
+        except BaseException:
+            memory.close()
+            raise
+        guest = Guest(vm, memory, kernel)
+        if len(vm.layouts) == 1:
+            return guest
+        result = guest.plist()
+        if len(result) > most:
+            best, most, loser = guest, len(result), best
+        else:
+            loser = guest
+        if loser:
+            loser.close()
+        if result.complete and most > 0:
+            return guest
+    if best is None:
+        raise failure or NoKernelError("it has no RAM")
+    return best
