@@ -9,6 +9,7 @@ import typer
 
 from yamori import __version__
 from yamori.cli import ids, lab, output
+from yamori.cli.demo import demo
 from yamori.cli.doctor import doctor
 from yamori.cli.targets import targets
 from yamori.errors import YamoriError
@@ -27,6 +28,7 @@ for command in ids.app.registered_commands:
     app.registered_commands.append(command)
 app.command(epilog="Example: yamori doctor lab:arm64")(doctor)
 app.command(epilog="Example: yamori targets --json")(targets)
+app.command(epilog="Example: yamori demo arm64")(demo)
 
 
 def _version(wanted: bool) -> None:

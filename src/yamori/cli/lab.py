@@ -1,0 +1,155 @@
+"""``yamori lab``: boot stock test devices, look into them, end them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from yamori import lab
+from yamori.errors import LabError
+from yamori.lab.qemu import ram_kind
+
+app = typer.Typer(
+    name="lab",
+    help="Boot stock test devices (real Debian kernels in QEMU), look into them, end them.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The device VM's name, see `yamori lab list`.")]
+
+
+@app.command(epilog="Example: yamori lab up armv7 --name sensor --memory 128M")
+def up(  # noqa: PLR0917  every option of a typer command is a parameter
+    device: Annotated[str, typer.Argument(help="armv7, arm64 or x86-64.")],
+    name: Annotated[str | None, typer.Option(help="What to call it; the device's name unless given.")] = None,
+    memory: Annotated[str | None, typer.Option(help="RAM, such as 256M or 1G.")] = None,
+    smp: Annotated[int, typer.Option(min=1, max=16, help="Number of vCPUs.")] = 1,
+    kernel: Annotated[Path | None, typer.Option(help="A kernel to boot instead of Debian's.")] = None,
+    initrd: Annotated[Path | None, typer.Option(help="An initrd with a root shell on the serial console.")] = None,
+    append: Annotated[str, typer.Option(help="Words to add to the kernel's command line.")] = "",
+    ram: Annotated[str, typer.Option(help="Where QEMU keeps the RAM: memfd, file or private.")] = "memfd",
+    timeout: Annotated[float, typer.Option(help="Seconds that booting may take.")] = 180,
+) -> None:
+    """Boot a device and return when its shell answers; it keeps running.
+
+    The first time, its kernel and busybox are fetched through apt.
+    """
+    start = time.monotonic()
+    with progress(device) as report:
+        vm = lab.up(
+            device,
+            name,
+            memory=memory,
+            smp=smp,
+            kernel=kernel,
+            initrd=initrd,
+            append=append,
+            ram=ram_kind(ram),
+            timeout=timeout,
+            progress=report,
+        )
+    sys.stdout.write(f"{vm.target} is up after {time.monotonic() - start:.1f} s\n")
+
+
+@app.command("list", epilog="Example: yamori lab list --json")
+def list_(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the devices that run."""
+    living = lab.running()
+    if as_json:
+        rows = [{"target": vm.target, **msgspec.structs.asdict(vm.record)} for vm in living]
+        sys.stdout.write(msgspec.json.encode({"schema": "yamori/1", "rows": rows}).decode() + "\n")
+        return
+    if not living:
+        sys.stdout.write("no lab device is running; start one with `yamori lab up DEVICE`\n")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("target", "device", "pid", "memory", "vCPUs", "kernel"):
+        table.add_column(heading, justify="right" if heading in {"pid", "memory", "vCPUs"} else "left")
+    for vm in living:
+        record = vm.record
+        kernel = Path(record.kernel).name
+        table.add_row(vm.target, record.device, str(vm.pid), f"{record.memory} MiB", str(record.smp), kernel)
+    Console(highlight=False).print(table)
+
+
+@app.command(
+    "exec",
+    epilog="Example: yamori lab exec armv7 -- ps",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def exec_(
+    name: Name,
+    command: Annotated[list[str], typer.Argument(metavar="CMD...", help="A program of the guest, and its arguments.")],
+    timeout: Annotated[float, typer.Option(help="Seconds that the command may take.")] = 600,
+) -> None:
+    """Run a command in a device, as root; print what it prints and exit with its status."""
+    words = command[1:] if command[0] == "--" else command
+    if not words:
+        raise LabError("say what to run", where=f"lab exec {name}", hint=f"for instance: yamori lab exec {name} -- ps")
+    result = lab.find(name).run(words[0] if len(words) == 1 else words, timeout)
+    _show(result.output)
+    raise typer.Exit(result.status)
+
+
+@app.command(epilog="Example: yamori lab shell armv7")
+def shell(name: Name) -> None:
+    """Type at a device's console by hand; Ctrl-] leaves."""
+    vm = lab.find(name)
+    with vm.console() as console:
+        sys.stderr.write(f"console of {vm.target}; Ctrl-] leaves\n")
+        console.bridge()
+    sys.stderr.write("\n")
+
+
+@app.command(epilog="Examples: yamori lab down armv7, yamori lab down --all")
+def down(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which device.")] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+) -> None:
+    """End a device, or all of them."""
+    if (name is None) != everything:
+        raise LabError("say which device to end", where="lab down", hint="give either a NAME or --all")
+    ended = lab.running() if name is None else [lab.find(name)]
+    for vm in ended:
+        vm.down()
+        sys.stdout.write(f"{vm.target} has ended\n")
+
+
+@contextmanager
+def progress(device: str) -> Iterator[Callable[[str], None]]:
+    """Show the present stage and the time so far, if somebody watches."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _stage: None
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415  slow to import
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as display:
+        task = display.add_task(device)
+        yield lambda stage: display.update(task, description=f"{device}: {stage}")
+
+
+def _show(output: str) -> None:
+    """Print what a guest printed: as it is into a file or pipe, made harmless for a terminal."""
+    if sys.stdout.isatty():
+        output = "".join(
+            char if char.isprintable() or char in "\n\t" else f"\\x{ord(char) & 0xFF:02x}" for char in output
+        )
+    sys.stdout.flush()
+    sys.stdout.buffer.write(output.encode("utf-8", "surrogateescape"))
+    sys.stdout.buffer.flush()
