@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from array import array
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, islice
+from typing import NamedTuple, Self
 
 from yamori.kernel.types import Provenance
+
+_CHUNK = 4096
 
 
 class Symbol(NamedTuple):
@@ -27,7 +31,7 @@ class Symbol(NamedTuple):
 class Symbols:
     """A table of symbols.
 
-    Names are held in one byte string and addresses in arrays: 115,000 symbols take about 6 MB.
+    Names are held in one byte string and addresses in arrays: 115,000 symbols take about 5 MB.
 
     Args:
         symbols: In the order of the source; the order decides among symbols of one address.
@@ -35,16 +39,49 @@ class Symbols:
     """
 
     def __init__(self, symbols: Iterable[Symbol], provenance: Provenance) -> None:
+        rows = list(symbols)
         self.provenance = provenance
-        ordered = sorted(symbols, key=lambda symbol: symbol.address)  # stable: keeps the source's order at one address
-        self._addresses = array("Q", (symbol.address for symbol in ordered))
-        self._kinds = "".join(symbol.kind[0] for symbol in ordered)
-        names = [symbol.name for symbol in ordered]
-        starts = array("I", [1])
-        for name in names:
-            starts.append(starts[-1] + len(name.encode()) + 1)
-        self._starts = starts
-        self._names = ("\n" + "\n".join(names) + "\n").encode()
+        self._addresses = array("Q", [row.address for row in rows])
+        self._kinds = "".join([row.kind[0] for row in rows])
+        self._index([row.name for row in rows])
+
+    @classmethod
+    def from_columns(cls, addresses: Sequence[int], kinds: str, names: Sequence[str], provenance: Provenance) -> Self:
+        """Build a table from columns of equal length, which spares one object a symbol.
+
+        Args:
+            addresses: GVAs.
+            kinds: One letter a symbol.
+            names: Without line feeds.
+            provenance: Where they were learnt.
+        """
+        table = cls((), provenance)
+        table._addresses = array("Q", addresses)
+        table._kinds = kinds
+        table._index(names)
+        return table
+
+    def _index(self, names: Sequence[str]) -> None:
+        """Sort by address and pack the names."""
+        at = self._addresses.__getitem__
+        if any(map(operator.gt, self._addresses, islice(self._addresses, 1, None))):
+            order = sorted(range(len(names)), key=at)  # stable: keeps the source's order at one address
+            self._addresses = array("Q", map(at, order))
+            self._kinds = "".join(map(self._kinds.__getitem__, order))
+            names = [names[index] for index in order]
+        self._names = bytearray(b"\n")
+        self._starts = array("I", [1])
+        for first in range(0, len(names), _CHUNK):
+            chunk = names[first : first + _CHUNK]
+            text = "\n".join([*chunk, ""])
+            # A file of the user's can hold any name: lone surrogates must end neither this nor a look-up.
+            data = text.encode(errors="surrogatepass")
+            if len(data) > len(text):
+                sizes = [len(name.encode(errors="surrogatepass")) + 1 for name in chunk]
+            else:
+                sizes = [len(name) + 1 for name in chunk]
+            self._names += data
+            self._starts.extend(islice(accumulate(sizes, initial=self._starts[-1]), 1, None))
 
     def __len__(self) -> int:
         return len(self._addresses)
@@ -54,13 +91,14 @@ class Symbols:
             yield self._at(index)
 
     def _at(self, index: int) -> Symbol:
-        name = self._names[self._starts[index] : self._starts[index + 1] - 1].decode()
+        name = self._names[self._starts[index] : self._starts[index + 1] - 1].decode(errors="surrogatepass")
         return Symbol(self._addresses[index], self._kinds[index], name)
 
     def find(self, name: str) -> Symbol | None:
         """Return the symbol of that exact name, the lowest address first where there are several; ``None`` if none."""
-        at = self._names.find(f"\n{name}\n".encode())
-        return None if at < 0 else self._at(bisect_right(self._starts, at + 1) - 1)
+        at = self._names.find(f"\n{name}\n".encode(errors="surrogatepass"))
+        # A text with a line feed would match across two names.
+        return None if at < 0 or "\n" in name else self._at(bisect_right(self._starts, at + 1) - 1)
 
     def address(self, name: str) -> int | None:
         """Return the address of ``name``, or ``None``."""
@@ -76,18 +114,13 @@ class Symbols:
         index = bisect_right(self._addresses, address) - 1
         if index < 0:
             return None
-        while index and self._addresses[index - 1] == self._addresses[index]:
-            index -= 1
-        return self._at(index), address - self._addresses[index]
+        start = self._addresses[index]
+        return self._at(bisect_left(self._addresses, start)), address - start
 
     def aliases(self, address: int) -> list[Symbol]:
         """Return every symbol at exactly ``address``, in the order of the source."""
-        index = bisect_right(self._addresses, address) - 1
-        found: list[Symbol] = []
-        while index >= 0 and self._addresses[index] == address:
-            found.append(self._at(index))
-            index -= 1
-        return found[::-1]
+        first, end = bisect_left(self._addresses, address), bisect_right(self._addresses, address)
+        return [self._at(index) for index in range(first, end)]
 
     def next_address(self, address: int) -> int | None:
         """Return the lowest symbol address above ``address``, or ``None``."""

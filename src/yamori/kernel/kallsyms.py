@@ -1,0 +1,122 @@
+"""The kernel's own symbols, decoded from guest physical memory: no debug info, no symbols, any kernel version.
+
+``kallsyms_tables`` says which formats there are, ``kallsyms_locate`` finds and checks the arrays, and this file
+expands them.
+
+The addresses are those that the memory says. In a running kernel they hold the KASLR slide; in a copy of the image
+that was never relocated they do not. Which one is live is for the guest's page tables to say.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from yamori.address import GVA
+from yamori.errors import MemoryFault, ProfileError
+from yamori.kernel.kallsyms_anchor import infer_gva_of_offsets
+from yamori.kernel.kallsyms_locate import NEEDLE, locate
+from yamori.kernel.kallsyms_tables import (
+    BLOCK,
+    MAX_LENGTH,
+    Tables,
+    read_addresses,
+    read_markers,
+    read_names,
+    read_tokens,
+    walk_names,
+)
+from yamori.kernel.symbols import Symbols
+from yamori.memory.physical import PhysicalMemory
+
+__all__ = ["NEEDLE", "Tables", "decode", "locate"]
+
+_KINDS = frozenset("ABCDGINRSTUVWabcdginrstuvw-?")
+"""The letters of nm(1)."""
+_MAX_TEXT = 1 << 25
+
+
+def decode(memory: PhysicalMemory, tables: Tables, gva_of_offsets: GVA | None = None) -> Symbols:
+    """Expand the kernel's symbol table.
+
+    Args:
+        memory: The guest's physical memory.
+        tables: What ``locate`` found.
+        gva_of_offsets: For the PC-relative format (Linux 7.0, a081b5789255) only: the GVA at which
+            ``tables.addresses``, the array ``kallsyms_offsets``, is mapped in the kernel image. That format stores
+            distances only, so the tables alone do not hold the addresses. VMCOREINFO gives it
+            (``SYMBOL(kallsyms_offsets)``), and so does any GVA in the image whose GPA is known. Where it is not
+            given, it is inferred from the image's pointers (``kallsyms_anchor``), on 64-bit kernels.
+
+    Returns:
+        The symbols in the order of the kernel's table, with provenance ``kallsyms``.
+
+    Raises:
+        ProfileError: The memory has changed since ``locate``, or holds names that no kernel has; or the format is
+            PC-relative and its place is neither given nor could be inferred.
+    """
+    try:
+        kinds, names = _read_symbols(memory, tables)
+        base = tables.relative_base
+        if tables.encoding == "PC-relative":
+            base = gva_of_offsets or _infer_base(memory, tables, kinds)
+        addresses = read_addresses(memory, tables, base)
+    except MemoryFault as fault:
+        raise _refused(tables, "it leaves the guest's RAM") from fault
+    if addresses is None:
+        raise _refused(tables, "the addresses do not start at their base")
+    return Symbols.from_columns(addresses, kinds, names, "kallsyms")
+
+
+def _refused(tables: Tables, why: str) -> ProfileError:
+    return ProfileError(f"the kernel's symbol table cannot be used: {why}", where=f"kallsyms at GPA {tables.names:#x}")
+
+
+def _infer_base(memory: PhysicalMemory, tables: Tables, kinds: str) -> GVA:
+    distances: Sequence[int] = read_addresses(memory, tables, 0) or array("q")
+    functions = (distance for distance, kind in zip(distances, kinds, strict=True) if kind in "tT")
+    base = infer_gva_of_offsets(memory, tables, functions)
+    if base is None:
+        raise _refused(tables, "its addresses are relative to a place that is not known")
+    return base
+
+
+def _read_symbols(memory: PhysicalMemory, tables: Tables) -> tuple[str, list[str]]:
+    """Return the type letters and the names."""
+    kinds: list[str] = []
+    names: list[str] = []
+    total = 0
+    for lines in _read_blocks(memory, tables):
+        lengths = [len(line) for line in lines]
+        total += sum(lengths)
+        if min(lengths) < 2 or max(lengths) > MAX_LENGTH or total > _MAX_TEXT:
+            raise _refused(tables, "a name is empty or too long")
+        kinds += [line[0] for line in lines]
+        names += [line[1:] for line in lines]
+    if len(names) != tables.count:
+        raise _refused(tables, "there are fewer names than the count says")
+    if not _KINDS.issuperset(kinds):
+        raise _refused(tables, "a letter is no type of symbol")
+    return "".join(kinds), names
+
+
+def _read_blocks(memory: PhysicalMemory, tables: Tables) -> Iterator[list[str]]:
+    """Yield letter and name of each symbol, as many at once as there are from one marker to the next."""
+    tokens = read_tokens(memory, tables.token_table, tables.token_index)
+    if tokens is None:
+        raise _refused(tables, "token table and token index do not agree")
+    data = read_names(memory, tables)
+    bounds = pairwise([*read_markers(memory, tables), tables.names_size])
+    for (start, end), left in zip(bounds, range(tables.count, 0, -BLOCK), strict=True):
+        lengths = walk_names(data, start, min(left, BLOCK), big_lengths=tables.big_lengths)
+        if not lengths or lengths.pop() != end:
+            raise _refused(tables, "names and markers do not agree")
+        # Every byte is expanded, the lengths too, and then these are overwritten: three times as fast as cutting
+        # the names out first.
+        parts = [tokens[byte] for byte in data[start:end]]
+        for length in lengths:
+            parts[length - start] = "\n"
+            if tables.big_lengths and data[length] > 0x7F:
+                parts[length - start + 1] = ""
+        yield "".join(parts)[1:].split("\n")
