@@ -49,11 +49,9 @@ TASK_RTLOCK_WAIT = 0x1000  # since 5.15; shown as D
 def plist(kernel: Kernel, *, threads: bool = False) -> Iterator[Process]:
     """Yield every process, oldest first; with ``threads`` every thread of each, the leader first."""
     for leader in for_each_entry(kernel, kernel.init_task.address("tasks"), "task_struct", "tasks"):
-        row = _row(kernel, leader)
-        if row is None or not still_linked(kernel, leader.address("tasks")):
-            continue  # it ended between the two looks
-        yield row
-        if threads:
+        if row := _listed(kernel, leader, "tasks"):
+            yield row
+        if row and threads:
             yield from _other_threads(kernel, leader)
 
 
@@ -67,12 +65,26 @@ def _other_threads(kernel: Kernel, leader: Struct) -> Iterator[Process]:
     else:
         head, member = leader.address("thread_group"), "thread_group"
     for thread in for_each_entry(kernel, head, "task_struct", member):
-        if thread != leader and (row := _row(kernel, thread)):
+        if thread != leader and (row := _listed(kernel, thread, member)):
             yield row
 
 
-def _row(kernel: Kernel, task: Struct) -> Process | None:
-    """Return one task's row; ``None`` and a note where not even its identity can be read."""
+def _listed(kernel: Kernel, task: Struct, member: str) -> Process | None:
+    """Return a task's row, or ``None`` if it ended meanwhile: what is read of a task being freed means nothing.
+
+    Only of a task that is still on its list does it matter that something could not be read.
+    """
+    problems: list[str] = []
+    row = _row(task, problems)
+    if not still_linked(kernel, task.address(member)):
+        return None
+    for problem in problems:
+        kernel.trouble(f"{task}: {problem}")
+    return row
+
+
+def _row(task: Struct, problems: list[str]) -> Process | None:
+    """Return one task's row; ``None`` where not even its identity can be read. ``problems`` says what could not."""
     try:
         parent = task.follow("real_parent", "task_struct")
         pid, tgid = task.load("pid"), task.load("tgid")
@@ -82,9 +94,9 @@ def _row(kernel: Kernel, task: Struct) -> Process | None:
         state = _state(task)
         start = _start_time(task)
     except Fault as fault:
-        kernel.trouble(f"{task}: {fault}")
+        problems.append(str(fault))
         return None
-    uid, gid, euid, egid = _credentials(kernel, task)
+    uid, gid, euid, egid = _credentials(task, problems)
     return Process(
         pid=pid,
         tgid=tgid,
@@ -124,13 +136,13 @@ def _start_time(task: Struct) -> float | None:
     return kernel.pointer(at) + kernel.pointer(at + word) / NANOSECONDS
 
 
-def _credentials(kernel: Kernel, task: Struct) -> tuple[int | None, int | None, int | None, int | None]:
+def _credentials(task: Struct, problems: list[str]) -> tuple[int | None, int | None, int | None, int | None]:
     """Return uid, gid, euid, egid of ``real_cred``, which is what ``/proc`` shows (``__task_cred``)."""
     try:
         cred = task.follow("real_cred", "cred")
         if cred is not None:
             return cred.load("uid"), cred.load("gid"), cred.load("euid"), cred.load("egid")
-        kernel.trouble(f"{task}: real_cred is NULL")
+        problems.append("real_cred is NULL")
     except Fault as fault:
-        kernel.trouble(f"{task}: credentials: {fault}")
+        problems.append(f"credentials: {fault}")
     return None, None, None, None
