@@ -12,8 +12,8 @@ from yamori import lab
 from yamori.cli import output
 from yamori.cli.lab import progress
 from yamori.guest import Guest, open_guest
-from yamori.lab.compare import Difference, differences, settled, wrong_symbols
-from yamori.records import Process, Result, escape
+from yamori.lab.compare import lasting_differences, wrong_symbols
+from yamori.records import Process, escape
 
 CROWD = 12
 SHOWN = 12  # rows of the system-call table; all of them are compared
@@ -72,17 +72,16 @@ def _system_calls(vm: lab.Machine, guest: Guest) -> int:
 
 def _processes(vm: lab.Machine, guest: Guest) -> int:
     _title("the guest's own ps".ljust(38) + "│ yamori plist")
-    seen: list[Result[Process]] = []
+    seen: list[Process] = []
 
-    def look() -> list[Difference]:
-        before = [task for task in vm.truth() if task.tid == task.tgid]
-        seen.append(guest.plist())
-        return differences(before, seen[-1], [task for task in vm.truth() if task.tid == task.tgid])
+    def look() -> list[Process]:
+        seen[:] = guest.plist().rows
+        return seen
 
-    lasting = settled(look)
+    lasting = lasting_differences(vm, look)
     wrong = {difference.task for difference in lasting}
     own = _own_list(vm)
-    rows = {row.pid: row for row in seen[-1]}
+    rows = {row.pid: row for row in seen}
     for pid in sorted({*rows, *(pid for pid in own if pid in wrong)}):
         mark = "≠" if pid in wrong else " "
         sys.stdout.write(f"{mark} {own.get(pid, '')[:40]:<40}│ {_line(rows.get(pid))}\n")

@@ -75,17 +75,17 @@ def _members(guest: Guest) -> list[tuple[str, str, str]]:
     rows = []
     for struct, members in MEMBERS.items():
         for names in members:
-            known = [(name, found) for name in names if (found := guest.profile.member(struct, name))]
-            if not known:
+            found = guest.profile.find(struct, *names)
+            if found is None:
                 rows.append((f"{struct}.{names[0]}", "not known", ""))
                 continue
-            name, member = known[0]
-            agree = [types for types in guest.profile.types if _same(types, struct, name, member.offset)]
+            name, member = found
+            agree = [types for types in guest.profile.types if _knows(types, struct, names, member.offset)]
             sources = " and ".join(dict.fromkeys(types.provenance for types in agree))
             rows.append((f"{struct}.{name}", str(member.offset), sources))
     return rows
 
 
-def _same(types: Types, struct: str, name: str, offset: int) -> bool:
-    member = types.member(struct, name)
-    return member is not None and member.offset == offset
+def _knows(types: Types, struct: str, names: tuple[str, ...], offset: int) -> bool:
+    members = (types.member(struct, name) for name in names)
+    return any(member is not None and member.offset == offset for member in members)

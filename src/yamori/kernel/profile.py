@@ -74,15 +74,25 @@ class Profile:
         """Return where ``path`` lies in ``struct``, from the most trusted source that knows; ``None`` if none does."""
         return next((member for types in self.types if (member := types.member(struct, path))), None)
 
+    def find(self, struct: str, *paths: str) -> tuple[str, Member] | None:
+        """Return the first of ``paths`` that the most trusted source knows in ``struct``, and where it lies.
+
+        Kernels differ in names; a less trusted source may know a member under another one.
+        """
+        for types in self.types:
+            for path in paths:
+                if member := types.member(struct, path):
+                    return path, member
+        return None
+
     def require(self, struct: str, *paths: str) -> Member:
-        """Return the first of ``paths`` that exists in ``struct``; kernels differ in names.
+        """Return where the first of ``paths`` lies, as ``find`` does.
 
         Raises:
             ProfileError: No source knows any of them.
         """
-        for path in paths:
-            if member := self.member(struct, path):
-                return member
+        if found := self.find(struct, *paths):
+            return found[1]
         wanted = " or ".join(f"{struct}.{path}" for path in paths)
         raise ProfileError(
             f"where {wanted} lies in this kernel is not known",

@@ -189,7 +189,7 @@ def init_mm_tables(evidence: Evidence, text: range) -> Iterator[int]:
     size = init.word_size
     code = "Q" if size == 8 else "I"
     needle = struct.pack(f"<{code}", text.stop)
-    for _, data in _image(evidence):
+    for _, data in _image(evidence, before=PAGE):
         at = data.find(needle)
         while at >= 0:
             if at % size == 0 and size <= at <= len(data) - 3 * size:
@@ -202,26 +202,31 @@ def init_mm_tables(evidence: Evidence, text: range) -> Iterator[int]:
 
 
 def image_tables(evidence: Evidence) -> Iterator[int]:
-    """Yield the GPA of every page near ``init_task`` that may be a table: not empty, and not text of a string."""
+    """Yield the GPA of every page near ``init_task`` that is not empty."""
     for gpa, data in _image(evidence):
         for at in range(0, len(data), PAGE):
-            if data.count(0, at, at + PAGE) not in (PAGE, 0):
+            if data.count(0, at, at + PAGE) != PAGE:
                 yield gpa + at
 
 
-def _image(evidence: Evidence) -> Iterator[tuple[int, bytes]]:
-    """Yield (GPA, bytes) of the RAM around ``init_task``, a piece at a time, the nearest first."""
+def _image(evidence: Evidence, before: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yield (GPA, bytes) of the RAM around ``init_task``, a piece at a time, the nearest first.
+
+    Args:
+        evidence: Where to look.
+        before: Bytes in front of each piece to read with it, for what lies across two pieces.
+    """
     memory, init, _ = evidence
     pieces = []
     for region in memory.regions:
         if region.gpa <= init.gpa < region.end:
             first = max(region.gpa, (init.gpa - IMAGE_REACH) // PIECE * PIECE)
+            last = min(region.end, init.gpa + IMAGE_REACH)
             pieces = [
-                (gpa, min(PIECE, region.end - gpa))
-                for gpa in range(first, min(region.end, init.gpa + IMAGE_REACH), PIECE)
+                (max(region.gpa, gpa - before), min(gpa + PIECE, region.end)) for gpa in range(first, last, PIECE)
             ]
-    for gpa, size in sorted(pieces, key=lambda piece: abs(piece[0] + PIECE // 2 - init.gpa)):
+    for start, end in sorted(pieces, key=lambda piece: abs(sum(piece) // 2 - init.gpa)):
         try:
-            yield gpa, memory.read(GPA(gpa), size)
+            yield start, memory.read(GPA(start), end - start)
         except MemoryFault:
             continue

@@ -6,12 +6,15 @@ What then still differs is looked at again: a real difference stays, a task that
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from yamori.lab.machines import Machine
 from yamori.lab.truth import Task
 from yamori.records import Process, SystemCall, escape
 
+PAUSE = 0.3  # seconds after which the guest's shell, which has just answered, sleeps again
 TICK = 10_000_000  # nanoseconds; USER_HZ is 100 on every architecture that the lab boots
 
 
@@ -72,15 +75,31 @@ def _shown(task: Task, field: str) -> object:
     return escape(value.encode("utf-8", "surrogateescape")) if field == "comm" else value
 
 
-def settled(look: Callable[[], Sequence[Difference]], times: int = 4) -> list[Difference]:
-    """Return the differences that every look of several finds; one look without any is enough."""
+def lasting_differences(vm: Machine, look: Callable[[], Sequence[Process]], times: int = 4) -> list[Difference]:
+    """Return the differences that every one of several looks finds; one look without any is enough.
+
+    Args:
+        vm: The guest, which is asked for its own list before and after each look.
+        look: Returns the rows; threads are compared if any row is one.
+        times: How many looks at most.
+    """
     lasting: dict[tuple[int, str], Difference] | None = None
     for _ in range(times):
-        found = {(difference.task, difference.field): difference for difference in look()}
+        before = vm.truth()
+        time.sleep(PAUSE)
+        rows = look()
+        after = vm.truth()
+        if all(row.pid == row.tgid for row in rows):
+            before, after = _leaders(before), _leaders(after)
+        found = {(difference.task, difference.field): difference for difference in differences(before, rows, after)}
         lasting = found if lasting is None else {key: found[key] for key in lasting if key in found}
         if not lasting:
             break
     return list((lasting or {}).values())
+
+
+def _leaders(tasks: Iterable[Task]) -> list[Task]:
+    return [task for task in tasks if task.tid == task.tgid]
 
 
 def wrong_symbols(rows: Iterable[SystemCall], kallsyms: str) -> list[SystemCall]:
