@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from yamori.address import GVA
+from yamori.address import GPA, GVA
 from yamori.errors import Fault
 from yamori.kernel.init_task import COMM_LENGTH, InitTask
 from yamori.kernel.types import Member, Provenance
@@ -23,6 +23,7 @@ SAMPLE = 96
 """Processes looked at: the oldest (kernel threads and init are among them) and the youngest (users' programs)."""
 
 MOST_TASKS = 1 << 16
+MM_REACH = 256  # pgd is among the first members of mm_struct
 BEHIND_COMM = 1024  # fs, files, nsproxy, signal follow comm closely
 PF_KTHREAD = 0x0020_0000  # include/linux/sched.h, since 2.6.31 (246bb0b1deb2)
 SIGCHLD = 17
@@ -137,6 +138,7 @@ class _Inference:
         self.state("task_struct", "comm", self.comm, COMM_LENGTH)
         self.identity()
         self.memory_and_flags()
+        self.page_tables()
         self.credentials()
         self.start_times()
         self.exit_fields()
@@ -255,6 +257,31 @@ class _Inference:
             stack = flags - 4 - word
             self.state("task_struct", "stack", stack, word)
             self.find_state(stack)
+
+    def page_tables(self) -> None:
+        """``mm->pgd``: each program's table maps the kernel, too; not so where the halves have roots of their own."""
+        mm = self.types.member("task_struct", "mm")
+        if mm is None:
+            return
+        objects = {self.at(task, mm.offset) for task in self.users} - {0}
+
+        def leads_to_kernel(table: int) -> bool:
+            if not table or table & 0xFFF or not self.is_address(table):
+                return False
+            try:
+                root = self.space.translate(GVA(table)).gpa
+                own = AddressSpace(self.space.memory, self.space.geometry, GPA(root))
+                return own.translate(GVA(self.init.gva)).gpa == self.init.gpa
+            except Fault:
+                return False
+
+        def fits(offset: int) -> bool:
+            tables = [self.pointer(address + offset) for address in objects]
+            return all(table is not None and leads_to_kernel(table) for table in tables)
+
+        offset = self.only("mm_struct.pgd", self.where(0, MM_REACH, self.word, fits)) if objects else None
+        if offset is not None:
+            self.state("mm_struct", "pgd", offset, self.word)
 
     def running_users(self, mm: int) -> list[Task]:
         """Return the user processes of the sample that have not ended: those have no ``mm`` any more."""

@@ -131,6 +131,15 @@ class Kernel:
         """Return the ``struct name`` at ``gva``."""
         return Struct(self, name, gva)
 
+    def user_space(self, mm: Struct) -> AddressSpace:
+        """Return what a program sees: its ``mm_struct``'s own table, ``mm->pgd``.
+
+        Raises:
+            Fault: The table cannot be found.
+        """
+        root = self.space.translate(GVA(mm.load("pgd"))).gpa
+        return AddressSpace(self.memory, self.profile.root.geometry, GPA(root), user=True)
+
     @cached_property
     def init_task(self) -> Struct:
         """The first task of all."""
