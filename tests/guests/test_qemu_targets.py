@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
-import json
 import os
 import re
 import shutil
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.guests.monitor import Monitor
 
 from yamori.address import GPA
 from yamori.errors import TargetError
@@ -42,33 +41,16 @@ class Machine:
         self.pid = process.pid
         self.qmp = qmp
 
-    @contextmanager
-    def connected(self) -> Iterator[Any]:
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(20)
-            for _ in range(100):  # while QEMU clears away those that gave up waiting, its queue may be full
-                if client.connect_ex(str(self.qmp)) != errno.EAGAIN:
-                    break
-                time.sleep(0.05)
-            with client.makefile("rw", encoding="utf-8") as stream:
-                assert "QMP" in json.loads(stream.readline())
-                self._execute(stream, {"execute": "qmp_capabilities"})
-                yield stream
-
-    @staticmethod
-    def _execute(stream: Any, command: dict[str, Any]) -> Any:
-        stream.write(json.dumps(command) + "\n")
-        stream.flush()
-        while "event" in (reply := json.loads(stream.readline())):
-            pass
-        return reply["return"]
+    def connected(self) -> Monitor:
+        return Monitor(self.qmp)
 
     def execute(self, command: str, **arguments: Any) -> Any:
-        with self.connected() as stream:
-            return self._execute(stream, {"execute": command, "arguments": arguments})
+        with self.connected() as monitor:
+            return monitor.execute(command, **arguments)
 
     def hva(self, gpa: int) -> int:
-        said = self.execute("human-monitor-command", **{"command-line": f"gpa2hva {gpa:#x}"})
+        with self.connected() as monitor:
+            said = monitor.hmp(f"gpa2hva {gpa:#x}")
         match = re.search(r" is (0x[0-9a-f]+)", said)
         assert match, said
         return int(match[1], 16)
