@@ -1,0 +1,1 @@
+"""Measurements on real devices, each in a process of its own; `make bench` prints them."""
