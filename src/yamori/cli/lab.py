@@ -7,16 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
+from msgspec import to_builtins
 
-from yamori import lab
+from yamori.cli import output
+from yamori.cli.output import AsJson
 from yamori.errors import LabError
-from yamori.lab.qemu import ram_kind
+from yamori.records import SCHEMA
+
+if TYPE_CHECKING:
+    from yamori.lab import Machine
 
 app = typer.Typer(
     name="lab",
@@ -44,6 +46,9 @@ def up(  # noqa: PLR0917  every option of a typer command is a parameter
 
     The first time, its kernel and busybox are fetched through apt.
     """
+    from yamori import lab  # noqa: PLC0415  `yamori --help` need not wait for it
+    from yamori.lab.qemu import ram_kind  # noqa: PLC0415
+
     start = time.monotonic()
     with progress(device) as report:
         vm = lab.up(
@@ -62,27 +67,20 @@ def up(  # noqa: PLR0917  every option of a typer command is a parameter
 
 
 @app.command("list", epilog="Example: yamori lab list --json")
-def list_(
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
+def list_(*, as_json: AsJson = False) -> None:
     """List the devices that run."""
+    from yamori import lab  # noqa: PLC0415  `yamori --help` need not wait for it
+
     living = lab.running()
     if as_json:
-        rows = [{"target": vm.target, **msgspec.structs.asdict(vm.record)} for vm in living]
-        sys.stdout.write(msgspec.json.encode({"schema": "yamori/1", "rows": rows}).decode() + "\n")
+        rows = [{"target": vm.target, **to_builtins(vm.record)} for vm in living]
+        output.print_json({"schema": SCHEMA, "command": "lab list", "rows": rows})
         return
     if not living:
         sys.stdout.write("no lab device is running; start one with `yamori lab up DEVICE`\n")
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("target", "device", "pid", "memory", "vCPUs", "kernel"):
-        table.add_column(heading, justify="right" if heading in {"pid", "memory", "vCPUs"} else "left")
-    for vm in living:
-        record = vm.record
-        kernel = Path(record.kernel).name
-        table.add_row(vm.target, record.device, str(vm.pid), f"{record.memory} MiB", str(record.smp), kernel)
-    Console(highlight=False).print(table)
+    sides = {"target": "left", "device": "left", "pid": "right", "memory": "right", "vCPUs": "right", "kernel": "left"}
+    output.print_table(sides, (_cells(vm) for vm in living))
 
 
 @app.command(
@@ -96,6 +94,8 @@ def exec_(
     timeout: Annotated[float, typer.Option(help="Seconds that the command may take.")] = 600,
 ) -> None:
     """Run a command in a device, as root; print what it prints and exit with its status."""
+    from yamori import lab  # noqa: PLC0415  `yamori --help` need not wait for it
+
     words = command[1:] if command[0] == "--" else command
     if not words:
         raise LabError("say what to run", where=f"lab exec {name}", hint=f"for instance: yamori lab exec {name} -- ps")
@@ -107,9 +107,10 @@ def exec_(
 @app.command(epilog="Example: yamori lab shell armv7")
 def shell(name: Name) -> None:
     """Type at a device's console by hand; Ctrl-] leaves."""
+    from yamori import lab  # noqa: PLC0415  `yamori --help` need not wait for it
+
     vm = lab.find(name)
     with vm.console() as console:
-        sys.stderr.write(f"console of {vm.target}; Ctrl-] leaves\n")
         console.bridge()
     sys.stderr.write("\n")
 
@@ -121,6 +122,8 @@ def down(
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
 ) -> None:
     """End a device, or all of them."""
+    from yamori import lab  # noqa: PLC0415  `yamori --help` need not wait for it
+
     if (name is None) != everything:
         raise LabError("say which device to end", where="lab down", hint="give either a NAME or --all")
     ended = lab.running() if name is None else [lab.find(name)]
@@ -129,17 +132,22 @@ def down(
         sys.stdout.write(f"{vm.target} has ended\n")
 
 
+def _cells(vm: Machine) -> tuple[str, ...]:
+    record = vm.record
+    kernel = Path(record.kernel).name
+    return vm.target, record.device, str(record.pid), f"{record.memory} MiB", str(record.smp), kernel
+
+
 @contextmanager
 def progress(device: str) -> Iterator[Callable[[str], None]]:
     """Show the present stage and the time so far, if somebody watches."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield lambda _stage: None
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415  slow to import
 
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as display:
+    with Progress(*columns, console=output.stderr(), transient=True) as display:
         task = display.add_task(device)
         yield lambda stage: display.update(task, description=f"{device}: {stage}")
 
