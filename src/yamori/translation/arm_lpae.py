@@ -1,0 +1,120 @@
+"""ARM long-descriptor page tables of the Large Physical Address Extension: ARM DDI 0406C, B3.6.
+
+Three levels of 64-bit entries, 4 KiB pages, blocks of 2 MiB and 1 GiB, physical addresses of 40 bits.
+
+``init_mm.pgd`` and every ``mm->pgd`` of Linux is a table of four entries for all 4 GiB. TTBR1 may hold something else:
+``cpu_v7_switch_mm`` and ``v7_ttb_setup`` (``arch/arm/mm/proc-v7-3level.S``) set ``TTBCR.T1SZ`` by the split and
+move TTBR1 by ``TTBR1_OFFSET``: past two entries for ``CONFIG_VMSPLIT_2G``, and to the last second-level table for
+``CONFIG_VMSPLIT_3G``, since a region of 1 GiB starts at level 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from yamori.address import GPA, GVA
+from yamori.errors import TranslationFault
+from yamori.translation.arm_short import LOWEST_KERNEL_GVA
+from yamori.translation.format import Loads, Mapping
+
+NAME = "arm-lpae"
+
+# Descriptor fields, B3.6.1 and B3.6.2. Bits 47:40 of an address are ignored, as ARMv7 CPUs do: a guest cannot
+# hide a page from us by setting them.
+ADDRESS = 0x00FF_FFFF_F000
+USER = 1 << 6
+READ_ONLY = 1 << 7
+PRIVILEGED_EXECUTE_NEVER = 1 << 53
+EXECUTE_NEVER = 1 << 54
+TABLE_PRIVILEGED_EXECUTE_NEVER = 1 << 59
+TABLE_EXECUTE_NEVER = 1 << 60
+TABLE_NO_USER = 1 << 61
+TABLE_READ_ONLY = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class ArmLpae:
+    """A guest that uses long descriptors.
+
+    Attributes:
+        t1sz: ``TTBCR.T1SZ`` (B3.6.4). 0: the root is a table for all 4 GiB, as ``init_mm.pgd`` and ``mm->pgd`` are.
+            Otherwise a kernel address (one whose topmost ``t1sz`` bits are ones) is walked from a root as TTBR1
+            holds it, and any other address from a table for all 4 GiB, as TTBR0 holds it.
+    """
+
+    t1sz: int = 0
+    format: ClassVar[str] = NAME
+    word_size: ClassVar[int] = 4
+    page_size: ClassVar[int] = 4096
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t1sz <= 7:
+            raise ValueError(f"TTBCR.T1SZ is a field of three bits, not {self.t1sz}")
+
+    @property
+    def root_alignment(self) -> int:
+        """The size of the smallest root: four entries of TTBR0, or fewer of TTBR1."""
+        return 16 if self.t1sz == 1 else 32
+
+    def describe(self) -> str:
+        """Say it in one line."""
+        return f"ARM long descriptors (LPAE), 4K pages, TTBCR.T1SZ = {self.t1sz}"
+
+    def canonical(self, gva: GVA) -> bool:
+        """Say whether TTBR1 translates the address, or, where ``t1sz`` is 0, whether Linux has its kernel there.
+
+        Modules lie just below the split, so that TTBR0 translates them: they are reached from ``init_mm.pgd`` only.
+        """
+        lowest = (1 << 32) - (1 << (32 - self.t1sz)) if self.t1sz else LOWEST_KERNEL_GVA
+        return lowest <= gva < 1 << 32
+
+    def walk(self, loads: Loads, root: GPA, gva: GVA) -> Mapping:
+        """Translate one address with at most three loads; see ``walk`` of this module."""
+        bits = 32 - self.t1sz if self.t1sz and self.canonical(gva) else 32
+        return walk(loads, root, gva, bits)
+
+
+def geometries() -> Iterator[ArmLpae]:
+    """Yield the table for all 4 GiB, then what TTBR1 holds with the 3G/1G and the 2G/2G split."""
+    yield ArmLpae(0)
+    yield ArmLpae(2)
+    yield ArmLpae(1)
+
+
+def walk(loads: Loads, root: GPA, gva: GVA, bits: int) -> Mapping:
+    """Translate ``gva`` from the table at ``root`` that covers the low ``bits`` bits of addresses (B3.6).
+
+    The access flag is not looked at: Linux clears it to learn which pages are in use, and they stay where they are.
+
+    Raises:
+        TranslationFault: An entry is invalid or reserved, or the address has more than 32 bits.
+        MemoryFault: A table lies outside the guest's RAM.
+    """
+    if gva >> 32:
+        raise TranslationFault(gva, "it has more than 32 bits")
+    offset = gva & ((1 << bits) - 1)
+    shift = 30 if bits > 30 else 21
+    entry = loads.u64(GPA(root + (offset >> shift) * 8))
+    inherited = 0
+    while shift > 12 and entry & 3 == 3:
+        inherited |= entry
+        shift -= 9
+        entry = loads.u64(GPA((entry & ADDRESS) + (offset >> shift & 511) * 8))
+    if entry & 3 != (3 if shift == 12 else 1):
+        raise TranslationFault(gva, f"level {(39 - shift) // 9} entry {entry:#018x} is invalid")
+    return _leaf(gva, entry, inherited, 1 << shift)
+
+
+def _leaf(gva: GVA, entry: int, inherited: int, size: int) -> Mapping:
+    """Combine the leaf's permissions with those of the tables on the way (B3.7.1)."""
+    never = PRIVILEGED_EXECUTE_NEVER | EXECUTE_NEVER
+    table_never = TABLE_PRIVILEGED_EXECUTE_NEVER | TABLE_EXECUTE_NEVER
+    return Mapping(
+        gpa=GPA((entry & ADDRESS & -size) | (gva & (size - 1))),
+        page_size=size,
+        writable=not entry & READ_ONLY and not inherited & TABLE_READ_ONLY,
+        executable=not entry & never and not inherited & table_never,
+        user=entry & USER != 0 and not inherited & TABLE_NO_USER,
+    )

@@ -1,0 +1,113 @@
+"""ARM short-descriptor page tables, as ARMv7 and ARMv6 (``SCTLR.XP`` = 1) have them: ARM DDI 0406C, B3.5.
+
+Two levels. The first-level table has an entry for each MiB: a section of 1 MiB, one sixteenth of a supersection of
+16 MiB, or a second-level table of 256 entries for small pages (4 KiB) and large pages (64 KiB).
+
+Domains are left out: Linux makes its domains clients of the permissions, or managers only while it copies to user mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from yamori.address import GPA, GVA
+from yamori.errors import TranslationFault
+from yamori.translation.format import Loads, Mapping
+
+NAME = "arm-short"
+
+LOWEST_KERNEL_GVA = 0x3F00_0000
+"""The lowest address that an Arm kernel uses: modules lie in the 16 MiB below ``PAGE_OFFSET``
+(``arch/arm/include/asm/memory.h``), which is 0x40000000 at the least (``CONFIG_VMSPLIT_1G``)."""
+
+SMALL_PAGE = 1 << 12
+LARGE_PAGE = 1 << 16
+SECTION = 1 << 20
+SUPERSECTION = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class ArmShort:
+    """A guest that uses short descriptors.
+
+    Attributes:
+        n: ``TTBCR.N`` (B3.5.4): addresses whose topmost ``n`` bits are zero are translated by TTBR0, all others by
+            TTBR1. The walk is the same from either root, since the smaller table of TTBR0 is only cut off at its end.
+            Linux has 0.
+    """
+
+    n: int = 0
+    format: ClassVar[str] = NAME
+    word_size: ClassVar[int] = 4
+    page_size: ClassVar[int] = SMALL_PAGE
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.n <= 7:
+            raise ValueError(f"TTBCR.N is a field of three bits, not {self.n}")
+
+    @property
+    def root_alignment(self) -> int:
+        """16 KiB, the size of the table; the table of TTBR0 gets smaller with ``n``."""
+        return 0x4000 >> self.n
+
+    def describe(self) -> str:
+        """Say it in one line."""
+        return f"ARM short descriptors, 4K pages, TTBCR.N = {self.n}"
+
+    def canonical(self, gva: GVA) -> bool:
+        """Say whether TTBR1 translates the address, or, where ``n`` is 0, whether Linux has its kernel there."""
+        lowest = 1 << (32 - self.n) if self.n else LOWEST_KERNEL_GVA
+        return lowest <= gva < 1 << 32
+
+    def walk(self, loads: Loads, root: GPA, gva: GVA) -> Mapping:
+        """Translate one address with at most two loads; see ``walk`` of this module."""
+        return walk(loads, root, gva)
+
+
+def geometries() -> Iterator[ArmShort]:
+    """Yield the one that Linux sets up (``arch/arm/mm/proc-v7-2level.S``)."""
+    yield ArmShort()
+
+
+def walk(loads: Loads, root: GPA, gva: GVA) -> Mapping:
+    """Translate ``gva`` from the first-level table at ``root`` (B3.5.1, B3.5.5).
+
+    Raises:
+        TranslationFault: An entry is invalid or reserved, or the address has more than 32 bits.
+        MemoryFault: A table lies outside the guest's RAM.
+    """
+    if gva >> 32:
+        raise TranslationFault(gva, "it has more than 32 bits")
+    entry = loads.u32(GPA(root + (gva >> 20) * 4))
+    kind = entry & 3
+    if kind == 0:
+        raise TranslationFault(gva, f"first-level entry {entry:#010x} is invalid")
+    if kind == 1:
+        return _second_level(loads, entry, gva)
+    # Kind 3 is kind 2 with PXN. Where a CPU lacks PXN it is reserved, and Linux does not use it there.
+    access = (entry >> 10 & 3) | (entry >> 13 & 4)
+    never = (entry >> 4 | entry) & 1
+    if entry & 1 << 18:
+        base = (entry & 0xFF00_0000) | (entry >> 20 & 0xF) << 32 | (entry >> 5 & 0xF) << 36
+        return _leaf(gva, base, SUPERSECTION, access, never)
+    return _leaf(gva, entry & 0xFFF0_0000, SECTION, access, never)
+
+
+def _second_level(loads: Loads, table: int, gva: GVA) -> Mapping:
+    entry = loads.u32(GPA((table & 0xFFFF_FC00) + (gva >> 12 & 0xFF) * 4))
+    access = (entry >> 4 & 3) | (entry >> 7 & 4)
+    privileged_never = table >> 2 & 1
+    if entry & 2:
+        return _leaf(gva, entry & 0xFFFF_F000, SMALL_PAGE, access, privileged_never | (entry & 1))
+    if entry & 1:
+        return _leaf(gva, entry & 0xFFFF_0000, LARGE_PAGE, access, privileged_never | (entry >> 15 & 1))
+    raise TranslationFault(gva, f"second-level entry {entry:#010x} is invalid")
+
+
+def _leaf(gva: GVA, base: int, size: int, access: int, never: int) -> Mapping:
+    """Read AP[2:0] as Table B3-8 has it with ``SCTLR.AFE`` = 0, which is what Linux sets."""
+    if access == 4:
+        raise TranslationFault(gva, "its access permissions are the reserved encoding")
+    return Mapping(GPA(base | (gva & (size - 1))), size, access in {1, 2, 3}, not never, access & 2 != 0)

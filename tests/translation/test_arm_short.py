@@ -1,0 +1,141 @@
+"""Random page tables, built from the descriptor formats of ARM DDI 0406C B3.5.1, against the walker."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yamori.address import GPA, GVA
+from yamori.errors import TranslationFault
+from yamori.memory.physical import BytesMemory
+from yamori.translation.arm_short import ArmShort, geometries
+from yamori.translation.loads import PhysicalLoads
+
+MIB = 1 << 20
+SMALL, LARGE, SECTION, SUPERSECTION = 1 << 12, 1 << 16, MIB, 16 * MIB
+# AP[2:0] → writable by the kernel, readable by user mode (Table B3-8); 0b100 is reserved.
+ACCESS = {0: (0, 0), 1: (1, 0), 2: (1, 1), 3: (1, 1), 5: (0, 0), 6: (0, 1), 7: (0, 1)}
+
+
+class Mapped(NamedTuple):
+    gva: int
+    size: int
+    gpa: int
+    rights: tuple[bool, bool, bool]
+
+
+class Tables:
+    """A first-level table at ``root`` and the second-level tables behind it."""
+
+    def __init__(self, root: int) -> None:
+        self.root = root
+        self.first = bytearray(0x4000)
+        self.second: dict[int, bytearray] = {}
+        self.pages: list[Mapped] = []
+
+    def map(self, gva: int, size: int, gpa: int, access: int, never: int, junk: int) -> None:
+        """Map a page; ``junk`` is for the fields that do not matter: domain, TEX, C, B, S, nG, NS."""
+        ap, apx = access & 3, access >> 2
+        first = gva // MIB
+        if size >= SECTION:
+            entry = 2 | junk & 0xB_720C | ap << 10 | apx << 15 | (never & 1) << 4 | never >> 1
+            if size == SECTION:
+                entry |= junk & 0x1E0 | gpa
+            else:
+                entry |= 1 << 18 | gpa & 0xFF00_0000 | (gpa >> 32 & 15) << 20 | gpa >> 36 << 5
+            if any(self.get(self.first, first + i) for i in range(size // MIB)):
+                return
+            for i in range(size // MIB):
+                self.put(self.first, first + i, entry)
+        else:
+            # PXN is the table's: it is set in the tables of every other MiB, and never asked of the leaf.
+            never = (first & 1) << 1 | never & 1
+            if self.get(self.first, first) == 0:
+                table = self.root + 0x4000 + len(self.second) * 0x400
+                self.put(self.first, first, 1 | (first & 1) << 2 | junk & 0x3E8 | table)
+                self.second[table] = bytearray(0x400)
+            if self.get(self.first, first) & 3 != 1:
+                return
+            second = self.second[self.get(self.first, first) & 0xFFFF_FC00]
+            entry = gpa | junk & 0xC0C | ap << 4 | apx << 9
+            entry |= 2 | junk & 0x1C0 | never & 1 if size == SMALL else 1 | junk & 0x7000 | (never & 1) << 15
+            index = gva >> 12 & 255
+            if any(self.get(second, index + i) for i in range(size // SMALL)):
+                return
+            for i in range(size // SMALL):
+                self.put(second, index + i, entry)
+        writable, user = ACCESS[access]
+        self.pages.append(Mapped(gva, size, gpa, (bool(writable), not never, bool(user))))
+
+    def memory(self) -> BytesMemory:
+        return BytesMemory({self.root: self.first, **self.second})
+
+    @staticmethod
+    def get(table: bytearray, index: int) -> int:
+        return int.from_bytes(table[index * 4 : index * 4 + 4], "little")
+
+    @staticmethod
+    def put(table: bytearray, index: int, entry: int) -> None:
+        table[index * 4 : index * 4 + 4] = entry.to_bytes(4, "little")
+
+
+# Hypothesis likes small numbers; the product has bits all over the word.
+JUNK = st.integers(0, (1 << 32) - 1).map(lambda number: number * 0x9E37_79B1 % (1 << 32))
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Tables:
+    made = Tables(draw(st.integers(0, 0x3FFFE)) * 0x4000)
+    bases = draw(st.lists(st.integers(0, (1 << 32) - 1), min_size=1, max_size=2))
+    for _ in range(draw(st.integers(1, 12))):
+        size = draw(st.sampled_from([SMALL, LARGE, SECTION, SUPERSECTION]))
+        gva = (draw(st.sampled_from(bases)) ^ draw(st.integers(0, 3)) << draw(st.integers(12, 30))) & -size
+        gpa = draw(st.integers(0, (1 << (40 if size == SUPERSECTION else 32)) // size - 1)) * size
+        access = draw(st.sampled_from(sorted(ACCESS)))
+        made.map(gva, size, gpa, access, draw(st.integers(0, 3)), draw(JUNK))
+    return made
+
+
+@settings(max_examples=150, deadline=None)
+@given(tables(), st.sets(st.integers(0, (1 << 32) - 1), max_size=3))
+def test_random_tables(made: Tables, probes: set[int]) -> None:
+    loads = PhysicalLoads(made.memory())
+    for page in made.pages:
+        probes |= {page.gva - 1, page.gva, page.gva + 0x123, page.gva + page.size - 1, page.gva + page.size}
+    for gva in probes:
+        mapped = [page for page in made.pages if page.gva <= gva < page.gva + page.size]
+        for page in mapped:
+            found = ArmShort().walk(loads, GPA(made.root), GVA(gva))
+            assert found == (page.gpa + gva - page.gva, page.size, *page.rights)
+        if not mapped:
+            with pytest.raises(TranslationFault):
+                ArmShort().walk(loads, GPA(made.root), GVA(gva))
+
+
+@pytest.mark.parametrize("entry", [0x8000 | 2, 0x8000 | 1 << 18 | 2, 0x4001])
+def test_reserved_access_permissions_fault(entry: int) -> None:
+    blocks = {0: entry.to_bytes(4, "little"), 0x4000: (0x1000 | 0x200 | 2).to_bytes(4, "little")}
+    with pytest.raises(TranslationFault, match="reserved"):
+        ArmShort().walk(PhysicalLoads(BytesMemory({**blocks})), GPA(0), GVA(0))
+
+
+@pytest.mark.parametrize("gva", [-1, 1 << 32, 0xFFFF_FFFF_8000_0000])
+def test_more_than_32_bits_fault(gva: int) -> None:
+    with pytest.raises(TranslationFault, match="32 bits"):
+        ArmShort().walk(PhysicalLoads(BytesMemory({0: bytes(0x4000)})), GPA(0), GVA(gva))
+    assert not ArmShort().canonical(GVA(gva))
+
+
+def test_split_of_the_address_space() -> None:
+    """B3.5.4: with N = 1 the upper half is TTBR1's, and TTBR0 may have a table of 8 KiB."""
+    assert list(geometries()) == [ArmShort(0)]
+    assert ArmShort(0).canonical(GVA(0x4000_0000))
+    assert not ArmShort(0).canonical(GVA(0x3000_0000))
+    assert not ArmShort(1).canonical(GVA(0x7FFF_FFFF))
+    assert ArmShort(1).canonical(GVA(0x8000_0000))
+    assert [ArmShort(n).root_alignment for n in (0, 1, 7)] == [0x4000, 0x2000, 0x80]
+    with pytest.raises(ValueError, match="three bits"):
+        ArmShort(8)
