@@ -92,8 +92,8 @@ def parse(fd: int, where: str) -> Core:
     table = _read(fd, phoff, phnum * phentsize, where)
     loads = list(_loads(layout, table))
     notes: list[str] = []
-    kept = tuple(_settled(_clipped(loads, os.fstat(fd).st_size, notes), notes))
-    _judge(loads, kept, where)
+    _judge(loads, where)
+    kept = tuple(_settled(_whole(loads, os.fstat(fd).st_size, where), notes))
     return Core(_MACHINES.get(machine, f"machine {machine}"), kept, tuple(notes))
 
 
@@ -119,18 +119,16 @@ def _loads(layout: _Layout, table: bytes) -> Iterator[Load]:
             yield Load(paddr, filesz, offset)
 
 
-def _clipped(loads: list[Load], file_size: int, notes: list[str]) -> list[Load]:
-    """Cut what lies behind the file's end or the end of the address space."""
-    kept = []
-    lost = 0
-    for load in loads:
-        size = min(load.size, max(file_size - load.offset, 0), _ADDRESS_LIMIT - load.gpa)
-        lost += load.size - size
-        if size:
-            kept.append(load._replace(size=size))
-    if lost:
-        notes.append(f"the file is truncated: {lost} bytes of guest memory that its headers promise are not in it")
-    return kept
+def _whole(loads: list[Load], file_size: int, where: str) -> list[Load]:
+    """Return the segments, all of which must lie in the file; what is missing would read as a different guest."""
+    promised = sum(load.size for load in loads)
+    present = sum(min(load.size, max(file_size - load.offset, 0)) for load in loads)
+    if present < promised:
+        lost = f"{promised - present} of {promised} bytes of guest memory are not in the file"
+        raise TargetError(lost, where=where, hint="it was truncated: copy it again")
+    if any(load.end > _ADDRESS_LIMIT for load in loads):
+        raise TargetError("a segment lies beyond any physical address", where=where, hint="it is malformed")
+    return loads
 
 
 def _settled(loads: list[Load], notes: list[str]) -> Iterator[Load]:
@@ -156,14 +154,12 @@ def _settled(loads: list[Load], notes: list[str]) -> Iterator[Load]:
         notes.append(f"{contradictions} segments overlap others and contradict them: the first of each counts")
 
 
-def _judge(loads: list[Load], kept: tuple[Load, ...], where: str) -> None:
+def _judge(loads: list[Load], where: str) -> None:
     """Refuse what is a core, but not of a guest's memory."""
     if not loads:
         raise TargetError(
             "this ELF core holds no memory", where=where, hint="QEMU's dump-guest-memory writes one that does"
         )
-    if not kept:
-        raise TargetError("the file ends before the memory begins", where=where, hint="it was truncated: copy it again")
     if len(loads) > 1 and not any(load.gpa for load in loads):
         hint = "a guest's memory comes from QEMU's dump-guest-memory"
         raise TargetError("this ELF core has no physical addresses: it is of a process", where=where, hint=hint)
