@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from yamori import targets
-from yamori.errors import NoKernelError, TargetError
-from yamori.hypervisors.vm import VirtualMachine
+from yamori.errors import NoKernelError, TargetError, YamoriError
+from yamori.hypervisors.vm import Layout, VirtualMachine
 from yamori.kernel.discovery import discover
 from yamori.kernel.given import Given
 from yamori.kernel.kernel import Kernel
@@ -144,31 +144,45 @@ def _open_best(vm: VirtualMachine, given: Given, progress: Progress | None) -> G
     Where none is flawless (a hostile guest, a list in motion), the one with the most processes is taken.
     """
     best: Guest | None = None
-    most = -1
-    failure: NoKernelError | None = None
-    for layout in vm.layouts:
-        memory = HostMemory(layout, pid=vm.pid)
-        try:
-            kernel = discover(memory, given, base_known=vm.base_known, progress=progress)
-        except NoKernelError as error:
-            failure = failure or error
-            memory.close()
-            continue
-        except BaseException:
-            memory.close()
-            raise
-        guest = Guest(vm, memory, kernel)
-        if len(vm.layouts) == 1:
-            return guest
-        result = guest.plist()
-        if len(result) > most:
-            best, most, loser = guest, len(result), best
-        else:
-            loser = guest
-        if loser:
-            loser.close()
-        if result.complete and most > 0:
-            return guest
+    most = (False, -1)
+    failure: YamoriError | None = None
+    try:
+        for layout in vm.layouts:
+            try:
+                guest = _open(vm, layout, given, progress)
+            except (NoKernelError, TargetError) as error:
+                failure = failure or error
+                continue
+            if len(vm.layouts) == 1:
+                return guest
+            rank = _rank(guest)
+            best, loser, most = (guest, best, rank) if rank > most else (best, guest, most)
+            if loser:
+                loser.close()
+            if most[0]:
+                break
+    except BaseException:
+        if best:
+            best.close()
+        raise
     if best is None:
         raise failure or NoKernelError("it has no RAM")
     return best
+
+
+def _open(vm: VirtualMachine, layout: Layout, given: Given, progress: Progress | None) -> Guest:
+    memory = HostMemory(layout, pid=vm.pid)
+    try:
+        return Guest(vm, memory, discover(memory, given, base_known=vm.base_known, progress=progress))
+    except BaseException:
+        memory.close()
+        raise
+
+
+def _rank(guest: Guest) -> tuple[bool, int]:
+    """Return whether all processes can be listed, and how many; none where a layout of the kernel's is not known."""
+    try:
+        result = guest.plist()
+    except YamoriError:
+        return False, 0
+    return result.complete and len(result) > 0, len(result)

@@ -83,7 +83,7 @@ class Process(Row, frozen=True, kw_only=True):
     Attributes:
         pid: The thread's id (``task_struct.pid``).
         tgid: The process's id, which users call its pid (``task_struct.tgid``).
-        ppid: ``tgid`` of the real parent.
+        ppid: ``tgid`` of the real parent; 0 where there is none (or it cannot be read, which makes a run incomplete).
         uid: Real user id, ``None`` where the credentials could not be read.
         gid: Real group id.
         euid: Effective user id.

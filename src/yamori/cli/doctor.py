@@ -7,7 +7,7 @@ import sys
 import typer
 
 from yamori.cli import output
-from yamori.cli.output import AsJson, RamBase, SystemMap, Target, Vmlinux
+from yamori.cli.output import AsJson, RamBase, SystemMap, Target, Vmlinux, safe
 from yamori.guest import Guest
 from yamori.kernel.types import Types
 from yamori.probes.plist import MEMBERS
@@ -37,7 +37,7 @@ def _report(guest: Guest) -> dict[str, object]:
     return {
         "schema": SCHEMA,
         "command": "doctor",
-        "target": guest.vm.target,
+        "target": safe(guest.vm.target),
         "machine": guest.vm.machine,
         "how": list(guest.vm.notes),
         "lacks": list(guest.vm.lacks),
@@ -51,9 +51,10 @@ def _report(guest: Guest) -> dict[str, object]:
 def _print(guest: Guest) -> None:
     profile = guest.profile
     write = sys.stdout.write
-    write(f"{guest.vm.target}: {guest.vm.machine}, pid {guest.vm.pid}\n" if guest.vm.pid else f"{guest.vm.target}\n")
+    process = f", pid {guest.vm.pid}" if guest.vm.pid else ""
+    write(f"{safe(guest.vm.target)}: {safe(guest.vm.machine)}{process}\n")
     for note in guest.vm.notes:
-        write(f"  {note}\n")
+        write(f"  {safe(note)}\n")
     for region in guest.kernel.memory.regions:
         write(f"  RAM {region.gpa:#x}-{region.end:#x} ({region.size >> 20} MiB)\n")
     write("\n")
@@ -65,9 +66,9 @@ def _print(guest: Guest) -> None:
     write(f"total {sum(step.seconds for step in profile.steps):.2f} s\n\n")
     output.print_table({"member": "left", "offset": "right", "from": "left"}, iter(_members(guest)))
     for lack in guest.vm.lacks:
-        write(f"lacks: {lack}\n")
+        write(f"lacks: {safe(lack)}\n")
     for doubt in profile.doubts:
-        write(f"doubt: {doubt}\n")
+        write(f"doubt: {safe(doubt)}\n")
 
 
 def _members(guest: Guest) -> list[tuple[str, str, str]]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yamori.cli import output
-from yamori.cli.output import AsJson, RamBase, SystemMap, Target, Vmlinux
+from yamori.cli.output import AsJson, RamBase, SystemMap, Target, Vmlinux, safe
 from yamori.cli.tree import draw
-from yamori.records import Process, SystemCall, escape
+from yamori.records import Process, SystemCall
 
 if TYPE_CHECKING:
     from yamori.detectors.known_trouble import KnownTrouble, Trouble
@@ -112,34 +112,29 @@ def _print_banner(row: Banner) -> None:
         "host name": row.nodename,
     }
     for name, value in lines.items():
-        sys.stdout.write(f"{name:<12} {value}\n")
+        sys.stdout.write(f"{name:<12} {safe(value)}\n")
 
 
 def _print_trouble(trouble: Trouble) -> None:
     sys.stdout.write("\n")
     if not trouble.known:
-        sys.stdout.write(f"No known trouble with {_safe(trouble.version) or 'this version'}.\n")
+        sys.stdout.write(f"No known trouble with {safe(trouble.version) or 'this version'}.\n")
     for one in trouble.known:
         _print_known(one)
     if trouble.silenced:
-        names = ", ".join(_safe(f"{one.id} ({one.silenced_by})") for one in trouble.silenced)
+        names = ", ".join(safe(f"{one.id} ({one.silenced_by})") for one in trouble.silenced)
         sys.stdout.write(f"Silenced by the maker: {names}\n")
     for skipped in trouble.skipped:
-        sys.stderr.write(f"note: left out {_safe(skipped)}\n")
+        sys.stderr.write(f"note: left out {safe(skipped)}\n")
     sys.stdout.write(f"{trouble.caveat}\n")
 
 
 def _print_known(one: KnownTrouble) -> None:
     name = f" ({one.name})" if one.name else ""
-    sys.stdout.write(_safe(f"{one.severity.upper():<9} {one.id}{name}: {one.title}") + "\n")
+    sys.stdout.write(safe(f"{one.severity.upper():<9} {one.id}{name}: {one.title}") + "\n")
     for label, text in (("gain", one.gain), ("needs", one.needs), ("why", one.why), ("do", one.remedy)):
         if text:
-            sys.stdout.write(f"          {label + ':':<6} {_safe(text)}\n")
-
-
-def _safe(text: str) -> str:
-    """Return text of somebody's files as one printable line."""
-    return "".join(char if char.isprintable() else escape(char.encode("utf-8", "replace")) for char in text)
+            sys.stdout.write(f"          {label + ':':<6} {safe(text)}\n")
 
 
 def _syscall_cells(row: SystemCall) -> tuple[str, ...]:

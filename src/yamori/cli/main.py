@@ -48,16 +48,29 @@ def options(
     del version  # its callback has seen to it
 
 
+WrongUsage: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
+"""What an argument that cannot be understood raises; older releases of typer take it from click."""
+
+
 def main() -> None:
     """Run the command; an error is one line and exit code 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except YamoriError as error:
-        sys.stderr.write(f"yamori: {error}\n")
+        sys.stderr.write(f"yamori: {output.safe(str(error))}\n")
         sys.exit(output.ERROR)
-    except KeyboardInterrupt:
+    except WrongUsage as error:
+        if type(error).__name__ != "NoArgsIsHelpError":  # which has printed the help
+            sys.stderr.write(f"yamori: {output.safe(_message(error))}\n")
+        sys.exit(output.ERROR)
+    except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("yamori: interrupted\n")
         sys.exit(130)
     except BrokenPipeError:  # the reader, as in `yamori plist | head`, has seen enough
         sys.stderr.close()
         sys.exit(0)
+
+
+def _message(error: Exception) -> str:
+    message: str = getattr(error, "format_message", error.__str__)()
+    return f"{message.rstrip('.')}; `yamori --help` shows what there is"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from yamori.records import SCHEMA, Result, Row, plain
+from yamori.records import SCHEMA, Result, Row, escape, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,13 +95,18 @@ def stdout() -> Console:
     return Console(highlight=False, width=width, soft_wrap=not sys.stdout.isatty())
 
 
+def safe(text: str) -> str:
+    """Return text that somebody else chose as one printable line: what a terminal would act on is escaped."""
+    return "".join(char if char.isprintable() else escape(char.encode("utf-8", "replace")) for char in text)
+
+
 def envelope(command: str, guest: Guest, result: Result[R], **more: Any) -> dict[str, Any]:
     """Return what ``--json`` prints."""
     profile = guest.profile
     return {
         "schema": SCHEMA,
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "target": guest.vm.target,
+        "target": safe(guest.vm.target),
         "kernel": profile.uts.release if profile.uts else "",
         "command": command,
         "complete": result.complete,
@@ -127,7 +132,7 @@ def print_table(headings: dict[str, str], rows: Iterator[tuple[str, ...]]) -> No
 
     Args:
         headings: Heading → ``left`` or ``right``.
-        rows: As many cells as there are headings, already escaped; markup in them is shown as it is.
+        rows: As many cells as there are headings; markup in them is shown as it is.
     """
     from rich.table import Table  # noqa: PLC0415  slow to import
     from rich.text import Text  # noqa: PLC0415
@@ -136,14 +141,14 @@ def print_table(headings: dict[str, str], rows: Iterator[tuple[str, ...]]) -> No
     for heading, side in headings.items():
         table.add_column(heading, justify="right" if side == "right" else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(safe(cell)) for cell in row))
     stdout().print(table)
 
 
 def conclude(result: Result[R]) -> int:
     """Say on stderr what a reader must know, and return the exit code."""
     for note in result.notes:
-        sys.stderr.write(f"note: {note}\n")
+        sys.stderr.write(f"note: {safe(note)}\n")
     for reason in result.reasons:
-        sys.stderr.write(f"incomplete: {reason}\n")
+        sys.stderr.write(f"incomplete: {safe(reason)}\n")
     return OK if result.complete else NOT_EVERYTHING

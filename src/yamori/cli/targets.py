@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from typing import Any
 
 from yamori import targets as known
 from yamori.cli import output
-from yamori.cli.output import AsJson
+from yamori.cli.output import AsJson, safe
 from yamori.hypervisors.vm import VirtualMachine
 from yamori.records import SCHEMA
 
@@ -16,13 +16,28 @@ def targets(*, as_json: AsJson = False) -> None:
     """List the VMs on this machine, and what attaching to each lacks."""
     found = known.find()
     if as_json:
-        output.print_json({"schema": SCHEMA, "command": "targets", "rows": [asdict(vm) for vm in found]})
+        output.print_json({"schema": SCHEMA, "command": "targets", "rows": [_plain(vm) for vm in found]})
         return
     if not found:
         sys.stdout.write("no VM runs on this machine; try `yamori lab up armv7`, or read an image with file:PATH\n")
         return
     headings = {"target": "left", "pid": "right", "RAM": "right", "machine": "left", "lacks": "left"}
     output.print_table(headings, map(_cells, found))
+
+
+def _plain(vm: VirtualMachine) -> dict[str, Any]:
+    """Return what ``--json`` shows of a VM, of its layouts the most likely."""
+    layout = vm.layouts[0] if vm.layouts else ()
+    return {
+        "target": safe(vm.target),
+        "name": safe(vm.name),
+        "pid": vm.pid,
+        "machine": safe(vm.machine),
+        "regions": [{"gpa": f"{segment.gpa:#x}", "size": segment.size} for segment in layout],
+        "base_known": vm.base_known,
+        "lacks": list(map(safe, vm.lacks)),
+        "notes": list(map(safe, vm.notes)),
+    }
 
 
 def _cells(vm: VirtualMachine) -> tuple[str, ...]:

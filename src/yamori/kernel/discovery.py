@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from yamori.kernel.init_task import InitTask
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.profile import Profile, Step
 from yamori.kernel.rambase import Rebased, find_base
-from yamori.kernel.root import Anchor, Evidence, Named, Root, find_root, init_mm_tables
+from yamori.kernel.root import Anchor, Evidence, Named, Root, find_root, init_mm_tables, search_root
 from yamori.kernel.scan import Progress, scan
 from yamori.kernel.symbols import Symbols
 from yamori.kernel.types import Types
@@ -42,6 +43,18 @@ ROOT_NAMES = ("swapper_pg_dir", "init_top_pgt", "init_level4_pgt")
 MOST_LOOKED_AT = 32
 """Sightings of one kind that are looked at in full, the nearest to ``init_task``: natural decoys are up to 17, and what
 the kernel holds itself lies in its image. A guest can make each cost up to a second."""
+
+MOST_CANDIDATES = 1024
+"""Different things like ``init_task`` that are held against the roots that symbols name, at about a millisecond each. A
+program can plant any number."""
+
+MOST_LED = 16
+"""Candidates around which ``init_mm`` is looked for, at about a tenth of a second each."""
+
+MOST_SEARCHED = 2
+"""Candidates for which the whole image is searched for a root where nothing leads to one: it takes seconds for each."""
+
+NO_TABLES = "no Linux kernel is running yet: init_task is there, but no page tables that lead to it"
 
 
 def discover(
@@ -86,10 +99,16 @@ class _Discovery:
     candidates: list[InitTask] = field(default_factory=list)
     tables: list[kallsyms.Tables] = field(default_factory=list)
     infos: list[VmCoreInfo] = field(default_factory=list)
+    decoded: dict[tuple[kallsyms.Tables, int], Symbols | None] = field(default_factory=dict)
     symbols: Symbols | None = None
     found: tuple[InitTask, Root] | None = None
     steps: list[Step] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+
+    def doubt(self, what: str) -> None:
+        """Note once what does not agree."""
+        if what not in self.doubts:
+            self.doubts.append(what)
 
     @contextmanager
     def step(self, name: str) -> Iterator[_Outcome]:
@@ -110,18 +129,22 @@ class _Discovery:
             read = f"{sightings.bytes_read >> 20} of {size >> 20} MB hold something"
             outcome(read, f"GPA {first:#x}", "proved")
         for name in sorted(sightings.flooded):
-            self.doubts.append(f"RAM is full of what looks like {name}: somebody may be planting decoys")
+            self.doubt(f"RAM is full of what looks like {name}: somebody may be planting decoys")
         if sightings.bytes_lost:
-            self.doubts.append(f"{sightings.bytes_lost >> 10} KB of RAM could not be read")
+            self.doubt(f"{sightings.bytes_lost >> 10} KB of RAM could not be read")
         self._sort_out()
         if not self.candidates:
-            raise NoKernelError(self._why_none(sightings.bytes_read), hint="if the VM is still booting, try again")
+            why = "; ".join([self._why_none(sightings.bytes_read), *self.doubts])
+            raise NoKernelError(why, hint="if the VM is still booting, try again")
 
     def _sort_out(self) -> None:
         memory, places = self.memory, self.places
-        self.candidates = list(first_task.candidates(memory, places["init_task"]))
+        found_tasks = list(dict.fromkeys(first_task.candidates(memory, places["init_task"])))
+        self.candidates = found_tasks[:MOST_CANDIDATES]
+        if len(found_tasks) > MOST_CANDIDATES:
+            self.doubt(f"{len(found_tasks)} things look like init_task; {MOST_CANDIDATES} of them were looked at")
         for sightings in places.values():
-            sightings.sort(key=lambda place: min((abs(place - init.gpa) for init in self.candidates), default=place))
+            sightings.sort(key=self._distance)
             del sightings[MOST_LOOKED_AT:]
         with self.step("kallsyms") as outcome:
             hits = places["kallsyms"]
@@ -137,6 +160,11 @@ class _Discovery:
             for hit, info in found:
                 outcome(f"{info.release}, {len(info.symbols)} symbols", f"GPA {hit:#x}", "stated")
 
+    def _distance(self, place: int) -> int:
+        """Return how far a place is from the nearest candidate for ``init_task``; candidates are in ascending order."""
+        index = bisect(self.candidates, place, key=lambda init: init.comm)
+        return min((abs(place - init.comm) for init in self.candidates[max(0, index - 1) : index + 1]), default=place)
+
     def _why_none(self, bytes_read: int) -> str:
         if not bytes_read:
             return "no Linux kernel is running yet: RAM is empty"
@@ -147,7 +175,7 @@ class _Discovery:
     def find_base(self) -> None:
         """Learn from the page tables where RAM starts, and count addresses from there."""
         with self.step("RAM base") as outcome:
-            for init in self.candidates:
+            for init in self.candidates[:MOST_LED]:
                 tables = [named.gva - init.image_offset for named in self._named(init)]
                 text = self._text()
                 evidence = Evidence(self.memory, init, self._anchors())
@@ -169,22 +197,25 @@ class _Discovery:
         """Prove ``init_task`` and the kernel's translation root together."""
         proved: list[tuple[InitTask, Root, Symbols | None]] = []
         with self.step("translation root") as outcome:
-            for init in self.candidates:
-                evidence = Evidence(self.memory, init, self._anchors())
+            for number, init in enumerate(self.candidates):
                 named = self._named(init)
-                if root := find_root(evidence, named, self._text()):
+                text = self._text() if number < MOST_LED else None
+                if root := find_root(Evidence(self.memory, init, self._anchors()), named, text):
                     proved.append((init, root, self.symbols))
-                    about = f"{root.geometry.describe()}; from {root.source}"
-                    outcome(f"{about}; {len(root.anchors)} anchors, {root.lists} lists", f"GPA {root.gpa:#x}", "proved")
+            for init in () if proved else self.candidates[:MOST_SEARCHED]:
+                if root := search_root(Evidence(self.memory, init, self._anchors())):
+                    self._named(init)
+                    proved.append((init, root, self.symbols))
             if not proved:
                 raise NoKernelError(
-                    "no Linux kernel is running yet: init_task is there, but no page tables that lead to it",
+                    "; ".join([NO_TABLES, *self.doubts]),
                     hint="if the VM is still booting, try again",
                 )
-        init, root, self.symbols = max(proved, key=lambda one: one[1].score)
-        if len(proved) > 1:
-            others = ", ".join(f"{other.gva:#x}" for other, _, _ in proved if other != init)
-            self.doubts.append(f"more than one kernel can be proved: init_task at {init.gva:#x} is shown, not {others}")
+            init, root, self.symbols = max(proved, key=lambda one: one[1].score)
+            about = f"{root.geometry.describe()}; from {root.source}"
+            outcome(f"{about}; {len(root.anchors)} anchors, {root.lists} lists", f"GPA {root.gpa:#x}", "proved")
+        if others := ", ".join(f"GPA {other.gpa:#x}" for other, _, _ in proved if other != init):
+            self.doubt(f"more than one kernel can be proved: that of init_task at GPA {init.gpa:#x}, not {others}")
         self.found = init, root
         what = f"{init.votes} lists point to themselves; image at GVA - GPA = {init.image_offset:#x}"
         self.steps.insert(1, Step("init_task", what, f"GVA {init.gva:#x}", "proved", 0.0))
@@ -198,16 +229,22 @@ class _Discovery:
     def _named(self, init: InitTask) -> list[Named]:
         """Return what VMCOREINFO and kallsyms say the root is; decode the kallsyms of this image on the way."""
         nearest = min(self.tables, key=lambda tables: abs(tables.token_table - init.gpa), default=None)
-        self.symbols = None
-        if nearest:
-            try:
-                self.symbols = kallsyms.decode(self.memory, nearest, GVA(nearest.addresses + init.image_offset))
-            except ProfileError as error:
-                self.doubts.append(str(error))
+        self.symbols = self._decoded(nearest, init.image_offset) if nearest else None
         named = [
             Named("VMCOREINFO", info.symbols[ROOT_NAMES[0]]) for info in self.infos if ROOT_NAMES[0] in info.symbols
         ]
         return named + [Named(f"kallsyms {name}", address) for name in ROOT_NAMES if (address := self._address(name))]
+
+    def _decoded(self, tables: kallsyms.Tables, image_offset: int) -> Symbols | None:
+        """Return the symbols of ``tables``, expanded once: decoys of ``init_task`` shall not cost a second each."""
+        key = tables, image_offset if tables.encoding == "PC-relative" else 0
+        if key not in self.decoded:
+            try:
+                self.decoded[key] = kallsyms.decode(self.memory, tables, GVA(tables.addresses + image_offset))
+            except ProfileError as error:
+                self.doubt(str(error))
+                self.decoded[key] = None
+        return self.decoded[key]
 
     def _text(self) -> range | None:
         return kernel_text([self.symbols] if self.symbols else [])
@@ -221,6 +258,9 @@ class _Discovery:
         init, root = self.found
         space = AddressSpace(self.memory, root.geometry, GPA(root.gpa))
         uts = self._uts(space, init)
+        family = root.geometry.format.partition("-")[0]  # arm, aarch64, riscv64, x86
+        if uts and not uts.machine.startswith(family):
+            self.doubt(f"the page tables are those of {root.geometry.format}, but uname says {uts.machine}")
         banner = self._banner(space, init, uts)
         info = self._info(uts)
         slide = self._slide(init, root, info)
@@ -238,7 +278,7 @@ class _Discovery:
                 confidence = "proved" if uts.proved else "doubtful"
                 outcome(f"{uts.release} {uts.machine}", f"GPA {uts.gpa:#x}", confidence)
                 if not uts.proved:
-                    self.doubts.append("init_uts_ns was found by its shape only: init_task does not lead to it")
+                    self.doubt("init_uts_ns was found by its shape only: init_task does not lead to it")
         return uts
 
     def _banner(self, space: AddressSpace, init: InitTask, uts: Uts | None) -> str:
@@ -251,13 +291,13 @@ class _Discovery:
                 if names.in_image(space, init, place):
                     outcome(banner[:60], f"GPA {place:#x}", "proved")
                     return banner
-        self.doubts.append("no banner in the kernel's image agrees with init_uts_ns")
+        self.doubt("no banner in the kernel's image agrees with init_uts_ns")
         return ""
 
     def _info(self, uts: Uts | None) -> VmCoreInfo | None:
         agreeing = [info for info in self.infos if uts and info.release == uts.release]
         if self.infos and not agreeing:
-            self.doubts.append(f"VMCOREINFO speaks of another kernel: {self.infos[0].release}")
+            self.doubt(f"VMCOREINFO speaks of another kernel: {self.infos[0].release}")
         return agreeing[0] if agreeing else None
 
     def _slide(self, init: InitTask, root: Root, info: VmCoreInfo | None) -> int | None:
@@ -298,7 +338,7 @@ class _Discovery:
             where = f"{inferred.processes} processes"
             outcome(f"{len(inferred.members)} members{unknown}", where, "inferred" if inferred.members else "missing")
             for name in against:
-                self.doubts.append(f"{name}: {sources[0].provenance} and inference disagree")
+                self.doubt(f"{name}: {sources[0].provenance} and inference disagree")
         return [*sources, inferred]
 
 

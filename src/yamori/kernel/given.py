@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from yamori.errors import ProfileError
-from yamori.kernel.init_task import InitTask
+from yamori.kernel.init_task import LOWEST_KERNEL_GVA, InitTask
 from yamori.kernel.symbols import Symbols
 from yamori.kernel.types import Types
 from yamori.kernel.vmcoreinfo import VmCoreInfo
@@ -37,8 +37,10 @@ class Given:
         if slide == 0:
             return self.symbols
         rows = list(self.symbols)
+        lowest = LOWEST_KERNEL_GVA[8 if any(row.address >> 32 for row in rows) else 4]
         return Symbols.from_columns(
-            [row.address + slide for row in rows],
+            # Per-CPU symbols of x86-64 and constants do not move with the image.
+            [(row.address + slide) % (1 << 64) if row.address >= lowest else row.address for row in rows],
             "".join(row.kind for row in rows),
             [row.name for row in rows],
             self.symbols.provenance,

@@ -23,6 +23,9 @@ SAMPLE = 96
 """Processes looked at: the oldest (kernel threads and init are among them) and the youngest (users' programs)."""
 
 MOST_TASKS = 1 << 16
+MOST_LINKS = 4 * MOST_TASKS
+"""List nodes that are looked at in all: any word of a hostile ``init_task`` may start a ring."""
+RING_ATTEMPTS = 4  # tasks come and go while their ring is walked
 MM_REACH = 256  # pgd is among the first members of mm_struct
 BEHIND_COMM = 1024  # fs, files, nsproxy, signal follow comm closely
 PF_KTHREAD = 0x0020_0000  # include/linux/sched.h, since 2.6.31 (246bb0b1deb2)
@@ -92,6 +95,7 @@ class _Inference:
         self.tasks: list[Task] = []
         self.kernel_threads: list[Task] = []
         self.users: list[Task] = []
+        self.links = 0
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -133,8 +137,12 @@ class _Inference:
 
     def run(self) -> None:
         init = self.read_task(self.init.gva)
-        if init is None or not self.parents(init) or not self.find_tasks(init):
-            return
+        if init is None:
+            self.types.unknown["task_struct"] = "init_task cannot be read"
+        elif self.parents(init) and self.find_tasks(init):
+            self.members()
+
+    def members(self) -> None:
         self.state("task_struct", "comm", self.comm, COMM_LENGTH)
         self.identity()
         self.memory_and_flags()
@@ -172,11 +180,12 @@ class _Inference:
     def find_tasks(self, init: Task) -> bool:
         """``tasks`` is the ring from ``init_task`` whose members are all group leaders."""
         leader = self.offset("group_leader")
-        rings = {}
-        for offset in range(0, self.offset("real_parent"), self.word):
-            ring = self.ring(init.gva, offset, leader)
-            if len(ring) >= 2:
-                rings[offset] = ring
+        rings: dict[int, list[int]] = {}
+        for _ in range(RING_ATTEMPTS):
+            if not rings:
+                offsets = range(0, self.offset("real_parent"), self.word)
+                found = ((offset, self.ring(init.gva, offset, leader)) for offset in offsets)
+                rings = {offset: ring for offset, ring in found if len(ring) >= 2}
         tasks = self.only("task_struct.tasks", rings)
         if tasks is None:
             return False
@@ -185,6 +194,9 @@ class _Inference:
         self.types.processes = len(ring)
         chosen = ring if len(ring) <= SAMPLE else ring[: SAMPLE // 2] + ring[-SAMPLE // 2 :]
         self.tasks = [task for gva in chosen if (task := self.read_task(gva))]
+        if len(self.tasks) * 2 < len(chosen):
+            self.types.unknown["task_struct.pid"] = "most tasks cannot be read"
+            return False
         return True
 
     def ring(self, init: int, offset: int, leader: int) -> list[int]:
@@ -193,7 +205,8 @@ class _Inference:
         previous = head
         node = self.pointer(head)
         found: list[int] = []
-        while node is not None and node != head and len(found) < MOST_TASKS:
+        while node is not None and node != head and len(found) < MOST_TASKS and self.links < MOST_LINKS:
+            self.links += 1
             task = node - offset
             if (
                 not self.is_address(node)
@@ -248,7 +261,8 @@ class _Inference:
             def flag(task: Task) -> int:
                 return int.from_bytes(task.data[offset : offset + 4], "little") & PF_KTHREAD
 
-            stack = (offset - 4) // word * word - (word if (offset - 4) % word == 0 else 0)
+            # void *stack; refcount_t usage; unsigned int flags;
+            stack = offset - 4 - word
             return all(map(flag, self.kernel_threads)) and not any(map(flag, self.users)) and self.are_stacks(stack)
 
         flags = self.only("task_struct.flags", self.where(word + 4, self.offset("tasks"), 4, is_flags))
@@ -290,7 +304,7 @@ class _Inference:
 
     def are_stacks(self, offset: int) -> bool:
         """Say whether the words at ``offset`` are page-aligned kernel addresses, each task's own (``stack``)."""
-        if offset < 0:
+        if offset < 0 or offset % self.word:
             return False
         stacks = [self.at(task, offset) for task in self.tasks]
         alive = [stack for stack in stacks if stack]  # a zombie's stack is freed
@@ -301,18 +315,16 @@ class _Inference:
         )
 
     def find_state(self, stack: int) -> None:
-        """``__state`` (``state`` before 5.14): the last member before ``stack`` whose values are states."""
+        """``__state`` (``state`` before 5.14) lies just before ``stack``; ``saved_state`` may lie between."""
 
         def fits(offset: int) -> bool:
             values = [int.from_bytes(task.data[offset : offset + 4], "little") for task in self.tasks]
             asleep = sum(value in SLEEPING for value in values)
             return all(value <= STATE_BITS for value in values) and asleep * 4 >= len(values) * 3
 
-        offsets = list(self.where(0, stack, 4, fits))
-        if offsets:
-            self.state("task_struct", "__state", offsets[-1], 4)
-        else:
-            self.types.unknown["task_struct.__state"] = "no offset before stack holds states"
+        offset = self.only("task_struct.__state", self.where(max(0, stack - 8), stack, 4, fits))
+        if offset is not None:
+            self.state("task_struct", "__state", offset, 4)
 
     def credentials(self) -> None:
         """``real_cred`` and ``cred`` are the pair before ``comm`` (one ``CONFIG_KEYS`` pointer may lie between)."""
@@ -322,9 +334,9 @@ class _Inference:
             pairs = [(self.at(task, offset), self.at(task, offset + word)) for task in self.tasks]
             same = sum(real == effective for real, effective in pairs)
             if same * 10 >= len(pairs) * 9 and all(real and self.is_address(real) for real, _ in pairs):
-                capable = next((found for real, _ in pairs if (found := self.capabilities(real)) is not None), None)
-                if capable is not None:
-                    candidates.append((offset, capable))
+                capable = Counter(found for real, _ in pairs if (found := self.capabilities(real)) is not None)
+                if capable:
+                    candidates.append((offset, capable.most_common(1)[0][0]))
         place = self.only("task_struct.real_cred", [offset for offset, _ in candidates])
         if place is None:
             return
@@ -336,18 +348,20 @@ class _Inference:
             self.state("cred", name, uid + 4 * index, 4)
 
     def capabilities(self, cred: int) -> int | None:
-        """Return the offset of ``cap_permitted`` in a fully capable ``cred``, or ``None``.
+        """Return the offset of ``cap_permitted`` in the ``cred`` of a fully capable root process, or ``None``.
 
         ``cap_permitted``, ``cap_effective`` and ``cap_bset`` of a root process are all ones up to the last capability;
-        before them lie ``cap_inheritable`` (8 bytes), ``securebits`` and the eight ids (``include/linux/cred.h``).
-        ``usage`` before the ids is 4 bytes, or 8 since 6.8 (``atomic_long_t``, f8fa5d769205): then the ids begin at 8.
+        before them lie ``cap_inheritable`` (8 bytes), ``securebits`` and the eight ids, all zero
+        (``include/linux/cred.h``). ``usage`` before the ids is 4 bytes, or 8 since 6.8 (``atomic_long_t``,
+        f8fa5d769205): then the ids begin at 8.
         """
         try:
             data = self.space.read(GVA(cred), 128)
         except Fault:
             return None
         masks = {((1 << bits) - 1).to_bytes(8, "little") * 3 for bits in CAPABILITY_BITS}
-        return next((at for at in range(48, 104, 4) if data[at : at + 24] in masks), None)
+        places = (at for at in range(48, 104, 4) if data[at : at + 24] in masks and not any(data[at - 44 : at]))
+        return next(places, None)
 
     def start_times(self) -> None:
         """``start_time`` and ``start_boottime`` (``real_start_time`` before 5.5): u64 ns that grow along the list."""
@@ -360,11 +374,14 @@ class _Inference:
             )
 
         def fits(offset: int) -> bool:
-            if not grows(offset) or not grows(offset + 8):
-                return False
-            return all(
-                task.data[offset : offset + 8] <= task.data[offset + 8 : offset + 16] or True for task in self.tasks
+            return (
+                grows(offset)
+                and grows(offset + 8)
+                and all(at(task, offset) <= at(task, offset + 8) for task in self.tasks)
             )
+
+        def at(task: Task, offset: int) -> int:
+            return int.from_bytes(task.data[offset : offset + 8], "little")
 
         offset = self.only(
             "task_struct.start_boottime", self.where(self.offset("group_leader"), self.comm - 15, 8, fits)
@@ -404,7 +421,7 @@ class _Inference:
                 distance, votes = distances.most_common(1)[0]
                 if votes == len(found) and 0 <= distance < 128:
                     pairs.append((node, offset, distance))
-        place = self.only("task_struct.thread_node", {node for node, _, _ in pairs})
+        place = self.only("task_struct.thread_node", (node for node, _, _ in pairs))
         if place is not None:
             _, signal, head = pairs[0]
             self.state("task_struct", "thread_node", place, 2 * word)

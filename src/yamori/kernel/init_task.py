@@ -52,30 +52,21 @@ class InitTask(NamedTuple):
     votes: int
 
 
-MOST_EXAMINED = 1 << 14
-"""Names like that of ``init_task`` that are looked at closely, at about 0.2 ms each. Kernels have two or three."""
-
-
 def candidates(memory: PhysicalMemory, hits: Iterable[int]) -> Iterator[InitTask]:
     """Yield what looks like ``init_task`` among the places where ``NEEDLE`` was seen.
 
     At least three self-pointing list heads have to agree with the pointers to the task. More than one candidate means
     that somebody planted one, or that an earlier kernel's memory is still there; the caller decides.
     """
-    for hit in islice(_names(memory, hits), MOST_EXAMINED):
+    for hit in hits:
+        try:
+            if memory.read(GPA(hit), COMM_LENGTH) not in COMMS:
+                continue
+        except MemoryFault:
+            continue
         for word_size in (8, 4):
             if hit % word_size == 0 and (found := _examine(memory, hit, word_size)):
                 yield found
-
-
-def _names(memory: PhysicalMemory, hits: Iterable[int]) -> Iterator[int]:
-    """Yield those hits that are the whole of a ``comm``."""
-    for hit in hits:
-        try:
-            if memory.read(GPA(hit), COMM_LENGTH) in COMMS:
-                yield hit
-        except MemoryFault:
-            continue
 
 
 def _examine(memory: PhysicalMemory, comm: int, word_size: int) -> InitTask | None:
@@ -101,6 +92,9 @@ def _window(memory: PhysicalMemory, comm: int, word_size: int) -> tuple[int, arr
         if region.gpa <= comm < region.end:
             start = max(region.gpa, comm - REACH)
             end = min(region.end, comm + REACH)
-            data = memory.read(GPA(start), (end - start) // word_size * word_size)
+            try:
+                data = memory.read(GPA(start), (end - start) // word_size * word_size)
+            except MemoryFault:
+                break
             return start, array("Q" if word_size == 8 else "I", data)
     return comm, array("Q")

@@ -12,6 +12,8 @@ from yamori.memory.physical import PhysicalMemory
 from yamori.translation.space import AddressSpace
 
 MOST_TROUBLES = 100
+MOST_TEXT = 4096
+"""The most of a ``char`` array that is read: its size may be the guest's own word (BTF)."""
 
 
 class Struct:
@@ -60,7 +62,8 @@ class Struct:
     def text(self, path: str) -> bytes:
         """Load a ``char`` array up to its NUL."""
         member = self.kernel.member(self.name, path)
-        return self.kernel.space.read(GVA(self.gva + member.offset), member.size).partition(b"\0")[0]
+        size = min(member.size, MOST_TEXT)
+        return self.kernel.space.read(GVA(self.gva + member.offset), size).partition(b"\0")[0]
 
 
 class Kernel:

@@ -108,11 +108,10 @@ class Profile:
         return None
 
     def symbol_at(self, address: int) -> tuple[str, int] | None:
-        """Return (name, offset) of the symbol at or before ``address`` if it lies in the kernel's text or tables."""
-        for symbols in self.symbols:
-            if found := symbols.containing(address):
-                return found[0].name, found[1]
-        return None
+        """Return (name, offset) of the nearest symbol at or before ``address``, or ``None`` below all of them."""
+        found = [pair for symbols in self.symbols if (pair := symbols.containing(address))]
+        symbol, offset = min(found, key=lambda pair: pair[1], default=(None, 0))
+        return (symbol.name, offset) if symbol else None
 
     def in_text(self, address: int) -> bool | None:
         """Say whether ``address`` lies in the kernel's own text; ``None`` where its bounds are not known."""

@@ -34,6 +34,15 @@ HEAD_TEXT = 16 << 20  # the most that .head.text and init text take before _stex
 MM_STRUCT_REACH = 1024  # bytes from mm_struct.pgd to start_code; 200 to 500 seen
 PAGE = 4096
 PIECE = 1 << 20
+LARGEST_TABLE = 0x4000
+"""The largest first-level table: that of Arm's short descriptors. Its first page, which is the user's, is empty."""
+
+MOST_TABLES = 256
+"""Different pages that are tried as ``init_mm.pgd``. What looks like ``init_mm`` may be planted a million times."""
+
+DATA_REACH = 4 << 20
+"""How far from ``init_task`` ``init_mm`` is looked for; 660 KB seen."""
+
 LIST_WINDOW = 4096
 """Bytes of ``init_task`` in which lists are tried; ``tasks``, ``children`` and their like lie within 3 KB."""
 
@@ -100,7 +109,7 @@ class Evidence(NamedTuple):
 
 
 def find_root(evidence: Evidence, named: Iterable[Named], text: range | None = None) -> Root | None:
-    """Return the kernel's own root, or ``None`` where nothing can be proved.
+    """Return the kernel's own root where something leads to it, or ``None`` where nothing can be proved.
 
     Args:
         evidence: What to judge by.
@@ -113,20 +122,56 @@ def find_root(evidence: Evidence, named: Iterable[Named], text: range | None = N
     for table in init_mm_tables(evidence, text) if text else ():
         if root := best_root(evidence, [table], "init_mm.pgd"):
             return root
+    return None
+
+
+def search_root(evidence: Evidence) -> Root | None:
+    """Return the best root among all pages near ``init_task``, which takes seconds; ``None`` where none is proved."""
     return best_root(evidence, image_tables(evidence), "search of the kernel's image")
 
 
 def best_root(evidence: Evidence, tables: Iterable[int], source: str) -> Root | None:
-    """Return the best proved root among tables; the first of equals."""
+    """Return the best proved root among tables.
+
+    Of equals it is the one whose address stands nearest to ``init_task``: that of ``init_mm.pgd`` does, in the same
+    ``.data``. Those of processes, which map the kernel too, stand in objects allocated elsewhere.
+    """
     best: Root | None = None
+    rank = (0, 0, 0)
     options = list(geometries(evidence.init.word_size))
+    nearby = None
     for table in tables:
         for geometry in options:
-            if table >= 0 and table % geometry.root_alignment == 0:
-                root = prove(evidence, table, geometry, source)
-                if root and (best is None or root.score > best.score):
-                    best = root
+            if table < 0 or table % geometry.root_alignment:
+                continue
+            if root := prove(evidence, table, geometry, source):
+                nearby = _nearby(evidence) if nearby is None else nearby
+                found = (*root.score, -_distance(evidence.init, nearby, table))
+                if best is None or found > rank:
+                    best, rank = root, found
     return best
+
+
+def _nearby(evidence: Evidence) -> bytes:
+    """Return the bytes around ``init_task``, aligned, as many as there are before and behind it."""
+    memory, init, _ = evidence
+    region = next((region for region in memory.regions if region.gpa <= init.gpa < region.end), None)
+    if region is None:
+        return b""
+    reach = min(DATA_REACH, init.gpa - region.gpa, region.end - init.gpa) & -PAGE
+    try:
+        return memory.read(GPA(init.gpa - reach), 2 * reach)
+    except MemoryFault:
+        return b""
+
+
+def _distance(init: InitTask, nearby: bytes, table: int) -> int:
+    """Return how far from ``init_task`` the nearest word lies that holds the address of ``table``."""
+    size, middle = init.word_size, len(nearby) // 2
+    needle = ((table + init.image_offset) % (1 << 8 * size)).to_bytes(size, "little")
+    behind = nearby.find(needle, middle)
+    before = nearby.rfind(needle, 0, middle)
+    return min([at - middle if at >= middle else middle - at for at in (before, behind) if at >= 0], default=DATA_REACH)
 
 
 def prove(evidence: Evidence, table: int, geometry: Geometry, source: str) -> Root | None:
@@ -179,7 +224,7 @@ def _leads_back(space: AddressSpace, head: int, node: int, word_size: int) -> bo
 
 
 def init_mm_tables(evidence: Evidence, text: range) -> Iterator[int]:
-    """Yield the GPAs that ``init_mm.pgd`` may lead to.
+    """Yield the GPAs that ``init_mm.pgd`` may lead to, each once.
 
     ``setup_initial_init_mm`` (``kernel/fork.c``; before 5.14 each architecture's ``setup_arch``) stores ``_text`` or
     ``_stext`` in ``init_mm.start_code`` and ``_etext`` right behind it in ``end_code``, and leaves ``start_data`` 0
@@ -187,25 +232,40 @@ def init_mm_tables(evidence: Evidence, text: range) -> Iterator[int]:
     """
     init = evidence.init
     size = init.word_size
-    code = "Q" if size == 8 else "I"
-    needle = struct.pack(f"<{code}", text.stop)
+    seen: set[int] = set()
     for _, data in _image(evidence, before=PAGE):
-        at = data.find(needle)
-        while at >= 0:
-            if at % size == 0 and size <= at <= len(data) - 3 * size:
-                start, _, start_data, end_data = array(code, data[at - size : at + 3 * size])
-                if text.start - HEAD_TEXT <= start <= text.start and not start_data and end_data >= text.stop:
-                    for word in array(code, data[max(0, at - MM_STRUCT_REACH) // size * size : at]):
-                        if word >= LOWEST_KERNEL_GVA[size] and word & 0xFFF == 0:
-                            yield word - init.image_offset
-            at = data.find(needle, at + 1)
+        for at in _ends_of_code(data, text, size):
+            for word in array(_CODES[size], data[max(0, at - MM_STRUCT_REACH) // size * size : at]):
+                if word >= LOWEST_KERNEL_GVA[size] and word & 0xFFF == 0 and word not in seen:
+                    if len(seen) >= MOST_TABLES:
+                        return
+                    seen.add(word)
+                    yield word - init.image_offset
+
+
+_CODES = {4: "I", 8: "Q"}
+
+
+def _ends_of_code(data: bytes, text: range, size: int) -> Iterator[int]:
+    """Yield where ``end_code`` of an ``init_mm`` may lie: with the right neighbours, a few of each piece."""
+    needle = struct.pack(f"<{_CODES[size]}", text.stop)
+    found = 0
+    at = data.find(needle)
+    while at >= 0 and found < MOST_TABLES:
+        if at % size == 0 and size <= at <= len(data) - 3 * size:
+            start, _, start_data, end_data = array(_CODES[size], data[at - size : at + 3 * size])
+            if text.start - HEAD_TEXT <= start <= text.start and not start_data and end_data >= text.stop:
+                found += 1
+                yield at
+        at = data.find(needle, at + 1)
 
 
 def image_tables(evidence: Evidence) -> Iterator[int]:
-    """Yield the GPA of every page near ``init_task`` that is not empty."""
+    """Yield the GPA of every page near ``init_task`` at which a table may start that is not empty."""
     for gpa, data in _image(evidence):
         for at in range(0, len(data), PAGE):
-            if data.count(0, at, at + PAGE) != PAGE:
+            end = min(len(data), at + (PAGE if (gpa + at) % LARGEST_TABLE else LARGEST_TABLE))
+            if data.count(0, at, end) != end - at:
                 yield gpa + at
 
 

@@ -19,8 +19,13 @@ from yamori.memory.physical import PhysicalMemory
 CHUNK = 1 << 20
 """Bytes a read; the buffer is reused, so this bounds the pass's memory."""
 
-MOST_SIGHTINGS = 1 << 16
-"""Sightings kept a needle. A guest that plants more is reported as flooded."""
+MOST_SIGHTINGS = 1 << 13
+"""Sightings kept a needle; a close look at one costs up to a millisecond. A guest that plants more is reported as
+flooded."""
+
+PAGE = 4096
+MOST_IN_PAGE = 8
+"""Sightings kept a page, so that a program needs much memory to flood a scan. A kernel has each thing once."""
 
 Progress = Callable[[int, int], None]
 """Called with bytes read so far and bytes to read in all."""
@@ -104,4 +109,6 @@ def _search(data: bytes, gpa: int, seen: int, needles: list[_Needle], found: Sig
                     found.flooded.add(name)
                     break
                 places.append(gpa + at)
+                if len(places) >= MOST_IN_PAGE and (places[-MOST_IN_PAGE] ^ (gpa + at)) < PAGE:
+                    at += PAGE - 1 - (gpa + at) % PAGE
             at = data.find(text, at + 1)

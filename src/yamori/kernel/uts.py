@@ -15,6 +15,7 @@ from yamori.address import GPA, GVA
 from yamori.errors import Fault
 from yamori.kernel.init_task import InitTask
 from yamori.memory.physical import PhysicalMemory, read_some
+from yamori.records import escape
 from yamori.translation.space import AddressSpace
 
 FIELD = 65  # __NEW_UTS_LEN + 1, include/uapi/linux/utsname.h
@@ -33,7 +34,7 @@ class Uts(NamedTuple):
 
     Attributes:
         gpa: Where it lies.
-        nodename: The host's name.
+        nodename: The host's name; bytes that are no printable ASCII are escaped as in C.
         release: As ``uname -r`` prints.
         version: As ``uname -v`` prints.
         machine: As ``uname -m`` prints.
@@ -49,7 +50,10 @@ class Uts(NamedTuple):
 
 
 def read_uts(memory: PhysicalMemory, gpa: int) -> Uts | None:
-    """Return the ``new_utsname`` at ``gpa``, or ``None`` if its fields are not printable strings."""
+    """Return the ``new_utsname`` at ``gpa``, or ``None`` if it does not hold printable strings.
+
+    The names of host and domain are what the guest's root likes (``sethostname``), so they may hold any bytes.
+    """
     try:
         data = memory.read(GPA(gpa), 6 * FIELD)
     except Fault:
@@ -57,9 +61,10 @@ def read_uts(memory: PhysicalMemory, gpa: int) -> Uts | None:
     fields = []
     for at in range(0, 6 * FIELD, FIELD):
         text, nul, _ = data[at : at + FIELD].partition(b"\0")
-        if not nul or not text.isascii() or not text.decode().isprintable():
+        free = at in (FIELD, 5 * FIELD)  # nodename, domainname
+        if not nul or not (free or (text.isascii() and text.decode().isprintable())):
             return None
-        fields.append(text.decode())
+        fields.append(escape(text) if free else text.decode())
     sysname, nodename, release, version, machine, _ = fields
     if not (sysname and release and version and machine):
         return None

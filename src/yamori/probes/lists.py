@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from yamori.errors import Fault
 from yamori.kernel.kernel import Kernel, Struct
 
-MOST_NODES = 1 << 20
+MOST_NODES = 1 << 17
+MOST_LOADS = 1 << 23
+"""Loads that one run may spend before no further list is walked, about ten seconds: a hostile guest can hang one long
+list on every one of a hundred thousand processes."""
+
 ATTEMPTS = 4
 """A list that changes while it is walked is walked again. A hundred nodes take about a millisecond."""
 
@@ -37,8 +41,18 @@ def for_each_entry(kernel: Kernel, head: int, struct: str, member: str) -> Itera
         yield Struct(kernel, struct, node - offset)
 
 
+def reachable(kernel: Kernel, head: int, struct: str, member: str) -> set[int]:
+    """Return the addresses of the entries that the list at ``head`` leads to now, wherever it ends."""
+    offset = kernel.member(struct, member).offset
+    kernel.space.clear()
+    return {node - offset for node in _gather(kernel, head)[0]}
+
+
 def still_linked(kernel: Kernel, node: int) -> bool:
-    """Say whether the neighbours of ``node`` still point to it: false once the entry was deleted."""
+    """Say whether the neighbours of ``node`` still point to it: false once the entry was deleted.
+
+    A guest can make it false for an entry that is on its list all the same: ask ``reachable`` before it is left out.
+    """
     word = kernel.profile.init.word_size
     try:
         after, before = kernel.pointer(node), kernel.pointer(node + word)
@@ -54,6 +68,8 @@ def _gather(kernel: Kernel, head: int) -> tuple[list[int], str]:
     seen: set[int] = {head}
     previous = head
     torn = ""
+    if kernel.space.loads > MOST_LOADS:
+        return nodes, "too much has been read already"
     try:
         node = kernel.pointer(head)
         while node != head:

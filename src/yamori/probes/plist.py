@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from yamori.errors import Fault
 from yamori.kernel.kernel import Kernel, Struct
-from yamori.probes.lists import for_each_entry, still_linked
+from yamori.probes.lists import for_each_entry, reachable, still_linked
 from yamori.records import Process, escape
 
 MEMBERS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -48,47 +48,60 @@ TASK_RTLOCK_WAIT = 0x1000  # since 5.15; shown as D
 
 def plist(kernel: Kernel, *, threads: bool = False) -> Iterator[Process]:
     """Yield every process, oldest first; with ``threads`` every thread of each, the leader first."""
-    for leader in for_each_entry(kernel, kernel.init_task.address("tasks"), "task_struct", "tasks"):
-        if row := _listed(kernel, leader, "tasks"):
-            yield row
-        if row and threads:
+    for leader, row in _listed(kernel, kernel.init_task.address("tasks"), "tasks"):
+        yield row
+        if threads:
             yield from _other_threads(kernel, leader)
 
 
 def _other_threads(kernel: Kernel, leader: Struct) -> Iterator[Process]:
     """Yield the threads of the leader's group without the leader."""
     if kernel.knows("task_struct", "thread_node"):
-        signal = leader.follow("signal", "signal_struct")
+        try:
+            signal = leader.follow("signal", "signal_struct")
+        except Fault as fault:
+            kernel.trouble(f"{leader}: threads: {fault}")
+            return
         if signal is None:
             return  # the whole group is being released
         head, member = signal.address("thread_head"), "thread_node"
     else:
         head, member = leader.address("thread_group"), "thread_group"
-    for thread in for_each_entry(kernel, head, "task_struct", member):
-        if thread != leader and (row := _listed(kernel, thread, member)):
-            yield row
+    yield from (row for _, row in _listed(kernel, head, member, leader))
 
 
-def _listed(kernel: Kernel, task: Struct, member: str) -> Process | None:
-    """Return a task's row, or ``None`` if it ended meanwhile: what is read of a task being freed means nothing.
+def _listed(kernel: Kernel, head: int, member: str, leader: Struct | None = None) -> Iterator[tuple[Struct, Process]]:
+    """Yield each task on a list with its row, but not the leader, and not those that ended meanwhile.
 
-    Only of a task that is still on its list does it matter that something could not be read.
+    What is read of a task being freed means nothing; only of one that is still on its list does it matter that
+    something could not be read. One whose neighbours do not point back to it has ended if the list no longer leads to
+    it; otherwise somebody hides it from those who trust ``prev``, and it comes last.
     """
-    problems: list[str] = []
-    row = _row(task, problems)
-    if not still_linked(kernel, task.address(member)):
-        return None
-    for problem in problems:
-        kernel.trouble(f"{task}: {problem}")
-    return row
+    doubtful: list[tuple[Struct, Process | None, list[str]]] = []
+    for task in for_each_entry(kernel, head, "task_struct", member):
+        if task == leader:
+            continue
+        problems: list[str] = []
+        row = _row(task, problems)
+        if not still_linked(kernel, task.address(member)):
+            doubtful.append((task, row, [*problems, "its neighbours do not link back to it"]))
+            continue
+        for problem in problems:
+            kernel.trouble(f"{task}: {problem}")
+        if row:
+            yield task, row
+    there = reachable(kernel, head, "task_struct", member) if doubtful else set()
+    for task, row, problems in doubtful:
+        if task.gva in there:
+            kernel.trouble(f"{task}: {', '.join(problems)}")
+            if row:
+                yield task, row
 
 
 def _row(task: Struct, problems: list[str]) -> Process | None:
     """Return one task's row; ``None`` where not even its identity can be read. ``problems`` says what could not."""
     try:
-        parent = task.follow("real_parent", "task_struct")
         pid, tgid = task.load("pid"), task.load("tgid")
-        ppid = parent.load("tgid") if parent else 0
         comm = escape(task.text("comm"))
         flags = task.load("flags")
         state = _state(task)
@@ -96,6 +109,7 @@ def _row(task: Struct, problems: list[str]) -> Process | None:
     except Fault as fault:
         problems.append(str(fault))
         return None
+    ppid = _parent(task, problems)
     uid, gid, euid, egid = _credentials(task, problems)
     return Process(
         pid=pid,
@@ -111,6 +125,16 @@ def _row(task: Struct, problems: list[str]) -> Process | None:
         start_time=start,
         task=task.gva,
     )
+
+
+def _parent(task: Struct, problems: list[str]) -> int:
+    """Return ``tgid`` of ``real_parent``, which is what ``/proc`` shows; 0 where there is none or it is no task."""
+    try:
+        parent = task.follow("real_parent", "task_struct")
+        return parent.load("tgid") if parent else 0
+    except Fault as fault:
+        problems.append(f"real_parent: {fault}")
+        return 0
 
 
 def _state(task: Struct) -> str:

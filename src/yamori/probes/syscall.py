@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from itertools import takewhile
 from typing import NamedTuple
 
-from yamori.address import GPA, GVA
+from yamori.address import GVA
 from yamori.errors import Fault, ProfileError
 from yamori.kernel.kernel import Kernel
+from yamori.kernel.root import IMAGE_REACH
+from yamori.memory.physical import read_some
 from yamori.records import SystemCall
 
 TABLES = {
@@ -30,6 +32,25 @@ LEAST_ENTRIES = 200  # the smallest table since 3.10, arm64's, has 272
 MOST_STRANGERS = 16
 """Entries in a row that are no system-call functions before a search takes the table to be over."""
 SEARCH_STEP = 1 << 20
+MOST_PLACES = 256
+"""Pointers to well-known calls around which a search looks for a table; a kernel holds a few of each."""
+MODULE_SPACE = 1 << 20
+"""How far from the kernel's text what is not of its image begins: 32-bit Arm has its modules just below."""
+
+_GENERIC = {"close": 57, "read": 63, "write": 64, "exit": 93, "getpid": 172}
+NUMBERS = {
+    "arm": {"exit": 1, "read": 3, "write": 4, "close": 6, "getpid": 20},
+    "compat": {"exit": 1, "read": 3, "write": 4, "close": 6, "getpid": 20},
+    "aarch64": _GENERIC,
+    "riscv64": _GENERIC,
+    "x86_64": {"read": 0, "write": 1, "close": 3, "getpid": 39, "exit": 60},
+}
+"""Numbers of well-known calls, which never change (``asm/unistd.h`` of each architecture): where a table is searched
+they tell where it starts, whatever its first entries are made to point to."""
+MOST_PLACES = 64
+"""Pointers to ``sys_read`` or ``sys_getpid`` around which a search looks for a table; a kernel holds a dozen."""
+MODULE_SPACE = 1 << 20
+"""How far from the kernel's text what is not of its image begins: 32-bit Arm has its modules just below."""
 
 
 class Table(NamedTuple):
@@ -83,7 +104,10 @@ def find_table(kernel: Kernel, table: str) -> Table:
     for name in TABLES[table]:
         start = kernel.profile.address(name)
         if start is not None:
-            return Table(start, _length(kernel, start, functions), f"symbol {name}")
+            size = _length(kernel, start, functions)
+            if not size:
+                raise ProfileError(f"there is no table at {start:#x}, where {name} should be")
+            return Table(start, size, f"symbol {name}")
     if table == "x32" or not functions:
         raise ProfileError(
             f"this kernel has no {table} system-call table"
@@ -127,61 +151,92 @@ def _length(kernel: Kernel, start: int, functions: dict[int, str]) -> int:
     words = _words(kernel, start, most)[:most]
     known = [nr for nr, word in enumerate(words) if word in functions]
     if known:
-        return known[-1] + 1
+        return _with_foreign(kernel, words, known[-1] + 1)
     return sum(1 for _ in takewhile(bool, words))
+
+
+def _with_foreign(kernel: Kernel, words: list[int], end: int) -> int:
+    """Return where a table ends whose last system-call function lies before ``end``.
+
+    Kernel addresses outside of the image that follow at once are entries somebody changed: nothing else in the
+    kernel's read-only data points there.
+    """
+    text = kernel.profile.text
+    if text is None:
+        return end
+    image = range(text.start - MODULE_SPACE, text.start + IMAGE_REACH)
+    return end + sum(1 for _ in takewhile(lambda word: _is_kernel(kernel, word) and word not in image, words[end:]))
+
+
+def _is_kernel(kernel: Kernel, word: int) -> bool:
+    return kernel.profile.root.geometry.canonical(GVA(word))
 
 
 def _search(kernel: Kernel, functions: dict[int, str], *, compat: bool) -> Table:
     """Find the table among the read-only data around the kernel's text."""
-    runs = [
-        run for start in _runs_of(kernel, functions) if (run := _run(kernel, start, functions)).size >= LEAST_ENTRIES
-    ]
+    numbers = NUMBERS["compat" if compat else kernel.profile.architecture]
+    starts = dict.fromkeys(_starts(kernel, functions, numbers))
+    runs = [run for start in starts if (run := _run(kernel, start, functions, numbers))]
     wanted = [run for run in runs if _is_compat(kernel, run, functions) == compat]
     if not wanted:
         kind = "compat" if compat else "native"
         raise ProfileError(f"no {kind} system-call table was found", hint="give the maker's System.map with --symbols")
-    return max(wanted, key=lambda run: run.size)
+    best = max(wanted, key=lambda run: run.size)
+    for other in wanted:
+        if other != best:
+            kernel.note(f"another table of {other.size} system-call functions lies at {other.gva:#x}")
+    return best
 
 
-def _runs_of(kernel: Kernel, functions: dict[int, str]) -> Iterator[int]:
-    """Yield GVAs in the kernel's image that hold a pointer to ``sys_read``, which every table has near its start."""
+def _starts(kernel: Kernel, functions: dict[int, str], numbers: dict[str, int]) -> Iterator[int]:
+    """Yield GVAs in the kernel's image where a table would start, were a pointer to a well-known call its entry."""
     init = kernel.profile.init
-    reads = [address for address, name in functions.items() if name.endswith(("_sys_read", "sys_getpid"))]
     text = kernel.profile.text
-    first = (text.start if text else init.gva - (64 << 20)) - init.image_offset
-    last = init.gpa + (32 << 20)
-    for gpa in range(max(0, first), last, SEARCH_STEP):
+    calls = {
+        address: nr
+        for address, name in functions.items()
+        for call, nr in numbers.items()
+        if name.endswith(f"sys_{call}")
+    }
+    first = max(0, (text.start if text else init.gva - IMAGE_REACH) - init.image_offset)
+    found = 0
+    for gpa in range(first, init.gpa + IMAGE_REACH // 2, SEARCH_STEP):
         try:
-            data = kernel.memory.read(GPA(gpa), SEARCH_STEP)
+            data = read_some(kernel.memory, gpa, SEARCH_STEP)
         except Fault:
             continue
-        for address in reads:
-            needle = address.to_bytes(init.word_size, "little")
-            at = data.find(needle)
-            while at >= 0:
-                if (gpa + at) % init.word_size == 0:
-                    yield gpa + at + init.image_offset
-                at = data.find(needle, at + 1)
+        for place, nr in _pointers(data, calls, init.word_size):
+            if found >= MOST_PLACES:
+                kernel.note("the kernel's image is full of pointers to system calls: somebody may be planting decoys")
+                return
+            found += 1
+            yield gpa + place - nr * init.word_size + init.image_offset
 
 
-def _run(kernel: Kernel, inside: int, functions: dict[int, str]) -> Table:
-    """Return the run of system-call functions around ``inside``; strangers within are part of it."""
-    size = kernel.profile.init.word_size
-    start, strangers, at = inside, 0, inside
-    while strangers < MOST_STRANGERS and inside - at < MOST_ENTRIES * size:
-        at -= size
-        try:
-            known = kernel.pointer(at) in functions
-        except Fault:
-            break
-        start, strangers = (at, 0) if known else (start, strangers + 1)
+def _pointers(data: bytes, calls: dict[int, int], size: int) -> Iterator[tuple[int, int]]:
+    """Yield (offset, number) of the pointers to well-known calls."""
+    for address, nr in calls.items():
+        needle = (address % (1 << 8 * size)).to_bytes(size, "little")
+        at = data.find(needle)
+        while at >= 0:
+            if at % size == 0:
+                yield at, nr
+            at = data.find(needle, at + 1)
+
+
+def _run(kernel: Kernel, start: int, functions: dict[int, str], numbers: dict[str, int]) -> Table | None:
+    """Return the table at ``start`` if most well-known calls lie there under their numbers, strangers among them."""
     words = _words(kernel, start, MOST_ENTRIES)
+    right = [functions.get(words[nr], "").endswith(f"sys_{call}") for call, nr in numbers.items() if nr < len(words)]
+    if sum(right) * 2 <= len(numbers):
+        return None
     last, strangers = 0, 0
     for nr, word in enumerate(words):
         last, strangers = (nr, 0) if word in functions else (last, strangers + 1)
-        if strangers >= MOST_STRANGERS:
+        if strangers >= MOST_STRANGERS and nr >= LEAST_ENTRIES:
             break
-    return Table(start, last + 1, "a run of pointers to system-call functions")
+    size = _with_foreign(kernel, words, last + 1)
+    return Table(start, size, "its pointers to system-call functions") if size >= LEAST_ENTRIES else None
 
 
 def _is_compat(kernel: Kernel, run: Table, functions: dict[int, str]) -> bool:

@@ -1,0 +1,170 @@
+"""The Python API on memory images, and on VMs whose layout or base is not certain."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tests.kernel.synthetic import ARM64, BUILD_ID, CALLS, MIB, RELEASE, Guest, Shape, build, shown, usual
+
+import yamori
+from yamori import targets
+from yamori.errors import NoKernelError, ProfileError, TargetError
+from yamori.guest import open_guest
+from yamori.hypervisors.vm import Layout, RamSegment, VirtualMachine
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> tuple[Guest, Path]:
+    guest = build(ARM64)
+    path = tmp_path / "ram"
+    path.write_bytes(guest.ram)
+    return guest, path
+
+
+def attach(
+    monkeypatch: pytest.MonkeyPatch, *layouts: Layout, lacks: tuple[str, ...] = (), pid: int | None = None
+) -> None:
+    vm = VirtualMachine("qemu:x", "x", pid, "test", layouts, lacks=lacks)
+    monkeypatch.setattr(targets, "attach", lambda target, ram_base=None: vm)
+
+
+def segment(path: Path, gpa: int = ARM64.base, size: int = 8 * MIB, offset: int = 0) -> RamSegment:
+    return RamSegment(gpa, size, str(path), offset, "image")
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_api(image: tuple[Guest, Path]) -> None:
+    guest, path = image
+    before = open_files()
+    with yamori.open(f"file:{path}") as opened:
+        assert isinstance(opened, yamori.Guest)
+        assert shown(opened.plist(threads=True)) == guest.rows(threads=True)
+        assert len(opened.syscall()) == CALLS
+        (row,) = opened.banner()
+        assert (row.release, row.build_id) == (RELEASE, BUILD_ID)
+        assert RELEASE in repr(opened)
+        assert opened.known_trouble().caveat
+        assert opened.profile.architecture == "aarch64"
+        with pytest.raises(ProfileError):
+            opened.syscall("x32")
+    opened.close()
+    assert open_files() == before
+
+
+def test_run_does_not_inherit_from_the_last(image: tuple[Guest, Path]) -> None:
+    guest, path = image
+    with yamori.open(f"file:{path}", ram_base=ARM64.base) as opened:
+        first = opened.plist()
+        with path.open("r+b") as file:
+            file.seek(guest.at(guest.member(guest.tasks[9].gva, "real_cred")))
+            file.write(bytes(8))
+        second = opened.plist()
+        assert (first.complete, second.complete) == (True, False)
+        with path.open("r+b") as file:
+            file.write(guest.ram)
+        assert opened.plist().rows == first.rows
+
+
+def test_image_that_shrinks_while_it_is_open_is_one_error(image: tuple[Guest, Path]) -> None:
+    guest, path = image
+    with yamori.open(f"file:{path}", ram_base=ARM64.base) as opened:
+        os.truncate(path, guest.at(guest.tasks[4].gva))
+        with pytest.raises(TargetError, match="became shorter"):
+            opened.plist()
+
+
+def test_failure_names_the_target_and_leaves_nothing_open(tmp_path: Path) -> None:
+    (tmp_path / "zeros").write_bytes(bytes(MIB))
+    before = open_files()
+    with pytest.raises(NoKernelError) as caught:
+        open_guest(f"file:{tmp_path}/zeros")
+    assert caught.value.where == f"file:{tmp_path}/zeros"
+    assert open_files() == before
+
+
+def test_vm_without_layout_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    attach(monkeypatch, lacks=("no permission; run as root",))
+    with pytest.raises(TargetError, match="no permission; run as root"):
+        open_guest("qemu:x")
+    attach(monkeypatch)
+    with pytest.raises(TargetError, match="RAM cannot be reached"):
+        open_guest("qemu:x")
+
+
+def test_first_layout_that_fits_is_taken(image: tuple[Guest, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    guest, path = image
+    right = (segment(path),)
+    wrong = (segment(path, gpa=0x8000_0000),)
+    cut = (segment(path, size=5 * MIB + 0x50000),)
+    before = open_files()
+    for layouts in ((right, wrong), (wrong, right), (cut, wrong, right), (right, cut)):
+        attach(monkeypatch, *layouts)
+        with open_guest("qemu:x") as opened:
+            assert shown(opened.plist()) == guest.tasks
+    assert open_files() == before
+
+
+def test_best_of_flawed_layouts_is_taken(image: tuple[Guest, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    guest, path = image
+    guest.words(guest.member(guest.tasks[9].gva, "real_parent"), 0x1003)
+    path.write_bytes(guest.ram)
+    before = open_files()
+    attach(monkeypatch, (segment(path, size=5 * MIB),), (segment(path),), (segment(path, gpa=0),))
+    with open_guest("qemu:x") as opened:
+        result = opened.plist()
+        assert len(result) == len(guest.tasks)
+        assert not result.complete
+    assert open_files() == before
+
+
+def test_whole_layout_with_fewer_processes_beats_a_flawed_one(
+    image: tuple[Guest, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    guest, path = image
+    guest.words(guest.member(guest.tasks[9].gva, "real_parent"), 0x1003)
+    path.write_bytes(guest.ram)
+    small = build(ARM64, plans=usual(3))
+    (tmp_path / "small").write_bytes(small.ram)
+    attach(monkeypatch, (segment(path),), (segment(tmp_path / "small"),), (segment(tmp_path / "missing"),))
+    with open_guest("qemu:x") as opened:
+        assert shown(opened.plist()) == small.tasks
+
+
+def test_makers_file_of_another_kernel_leaves_nothing_open(
+    image: tuple[Guest, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    guest, path = image
+    (tmp_path / "System.map").write_text(f"{guest.init - 0x123:016x} D init_task\n")
+    attach(monkeypatch, (segment(path, gpa=0),), (segment(path),))
+    before = open_files()
+    with pytest.raises(ProfileError, match="not of the kernel that runs"):
+        open_guest("qemu:x", symbols=tmp_path / "System.map")
+    assert open_files() == before
+
+
+def test_no_layout_fits(image: tuple[Guest, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, path = image
+    before = open_files()
+    attach(monkeypatch, (segment(path, gpa=0),), (segment(path, gpa=0x8000_0000),))
+    with pytest.raises(NoKernelError, match="qemu:x: no Linux kernel is running"):
+        open_guest("qemu:x")
+    assert open_files() == before
+
+
+def test_makers_system_map(image: tuple[Guest, Path], tmp_path: Path) -> None:
+    guest = build(ARM64, Shape(kallsyms=False, vmcoreinfo=False))
+    (tmp_path / "bare").write_bytes(guest.ram)
+    lines = [f"{address:016x} {'T' if 'sys_' in name else 'D'} {name}\n" for name, address in guest.symbols.items()]
+    (tmp_path / "System.map").write_text("".join(lines))
+    with open_guest(f"file:{tmp_path}/bare", symbols=tmp_path / "System.map", ram_base=ARM64.base) as opened:
+        assert [row.symbol for row in opened.syscall()] == guest.calls
+        assert opened.profile.slide == 0
+    moved = [line.replace("init_task", "init_tusk") for line in lines]
+    (tmp_path / "other.map").write_text("".join(moved))
+    with pytest.raises(ProfileError, match="no init_task"):
+        open_guest(f"file:{tmp_path}/bare", symbols=tmp_path / "other.map", ram_base=ARM64.base)
