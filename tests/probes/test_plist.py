@@ -154,7 +154,7 @@ def test_process_that_ends_while_the_list_is_read(at: int, number: int) -> None:
     assert all(row in guest.rows(threads=True) for row in rows)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.sampled_from(MACHINES), st.data())
 def test_any_garbage_in_tasks_is_survived(machine: Machine, data: st.DataObject) -> None:
     guest = build(machine)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,6 +20,7 @@ from yamori.kernel.init_task import InitTask
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.profile import Profile, Step
 from yamori.kernel.rambase import Rebased, find_base
+from yamori.kernel.ranking import ranked
 from yamori.kernel.root import Anchor, Evidence, Named, Root, find_root, init_mm_tables, search_root
 from yamori.kernel.scan import Progress, scan
 from yamori.kernel.symbols import Symbols
@@ -44,9 +45,12 @@ MOST_LOOKED_AT = 32
 """Sightings of one kind that are looked at in full, the nearest to ``init_task``: natural decoys are up to 17, and what
 the kernel holds itself lies in its image. A guest can make each cost up to a second."""
 
-MOST_CANDIDATES = 1024
-"""Different things like ``init_task`` that are held against the roots that symbols name, at about a millisecond each. A
-program can plant any number."""
+PATIENCE = 30.0
+"""Seconds for which candidates for ``init_task`` are held against the roots that symbols name. A program can plant any
+number; the likely ones come first."""
+
+GRACE = 1.0
+"""Seconds for which the others are still tried once one was proved: a second kernel would be worth a word."""
 
 MOST_LED = 16
 """Candidates around which ``init_mm`` is looked for, at about a tenth of a second each."""
@@ -139,13 +143,11 @@ class _Discovery:
 
     def _sort_out(self) -> None:
         memory, places = self.memory, self.places
-        found_tasks = list(dict.fromkeys(first_task.candidates(memory, places["init_task"])))
-        self.candidates = found_tasks[:MOST_CANDIDATES]
-        if len(found_tasks) > MOST_CANDIDATES:
-            self.doubt(f"{len(found_tasks)} things look like init_task; {MOST_CANDIDATES} of them were looked at")
+        self.candidates = list(dict.fromkeys(first_task.candidates(memory, places["init_task"])))
         for sightings in places.values():
-            sightings.sort(key=self._distance)
-            del sightings[MOST_LOOKED_AT:]
+            if len(sightings) > MOST_LOOKED_AT:
+                sightings.sort(key=self._distance)
+                del sightings[MOST_LOOKED_AT:]
         with self.step("kallsyms") as outcome:
             hits = places["kallsyms"]
             self.tables = [tables for hit in hits if (tables := kallsyms.locate(memory, GPA(hit)))]
@@ -159,6 +161,7 @@ class _Discovery:
             self.infos = [info for _, info in found]
             for hit, info in found:
                 outcome(f"{info.release}, {len(info.symbols)} symbols", f"GPA {hit:#x}", "stated")
+        self.candidates = ranked(memory, self.candidates, self.tables, self.infos, places["uts"])
 
     def _distance(self, place: int) -> int:
         """Return how far a place is from the nearest candidate for ``init_task``; candidates are in ascending order."""
@@ -197,7 +200,7 @@ class _Discovery:
         """Prove ``init_task`` and the kernel's translation root together."""
         proved: list[tuple[InitTask, Root, Symbols | None]] = []
         with self.step("translation root") as outcome:
-            for number, init in enumerate(self.candidates):
+            for number, init in enumerate(self._within_time(proved)):
                 named = self._named(init)
                 text = self._text() if number < MOST_LED else None
                 if root := find_root(Evidence(self.memory, init, self._anchors()), named, text):
@@ -219,6 +222,21 @@ class _Discovery:
         self.found = init, root
         what = f"{init.votes} lists point to themselves; image at GVA - GPA = {init.image_offset:#x}"
         self.steps.insert(1, Step("init_task", what, f"GVA {init.gva:#x}", "proved", 0.0))
+
+    def _within_time(self, proved: Collection[object]) -> Iterator[InitTask]:
+        """Yield the candidates until the time is up: there is less of it once one was proved."""
+        started = time.monotonic()
+        proved_at = started
+        for number, init in enumerate(self.candidates):
+            now = time.monotonic()
+            proved_at = proved_at if proved else now
+            if now - started > PATIENCE or now - proved_at > GRACE:
+                self.doubt(
+                    f"{len(self.candidates)} things look like init_task, {number} of them were tried: "
+                    "somebody may be planting decoys"
+                )
+                return
+            yield init
 
     def _anchors(self) -> list[Anchor]:
         anchors = [Anchor("kallsyms", tables.token_table) for tables in self.tables]

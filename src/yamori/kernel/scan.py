@@ -19,9 +19,8 @@ from yamori.memory.physical import PhysicalMemory
 CHUNK = 1 << 20
 """Bytes a read; the buffer is reused, so this bounds the pass's memory."""
 
-MOST_SIGHTINGS = 1 << 13
-"""Sightings kept a needle; a close look at one costs up to a millisecond. A guest that plants more is reported as
-flooded."""
+MOST_SIGHTINGS = 1 << 18
+"""Sightings kept a needle: 2 MB. A guest that plants more is reported as flooded."""
 
 PAGE = 4096
 MOST_IN_PAGE = 8

@@ -51,8 +51,13 @@ def reachable(kernel: Kernel, head: int, struct: str, member: str) -> set[int]:
 def still_linked(kernel: Kernel, node: int) -> bool:
     """Say whether the neighbours of ``node`` still point to it: false once the entry was deleted.
 
-    A guest can make it false for an entry that is on its list all the same: ask ``reachable`` before it is left out.
+    Asked more than once, since a neighbour may be deleted between two loads. A guest can make it false for an entry
+    that is on its list all the same: ask ``reachable`` before it is left out.
     """
+    return any(_linked(kernel, node) for _ in range(ATTEMPTS))
+
+
+def _linked(kernel: Kernel, node: int) -> bool:
     word = kernel.profile.init.word_size
     try:
         after, before = kernel.pointer(node), kernel.pointer(node + word)

@@ -1,0 +1,72 @@
+"""Which of many candidates for ``init_task`` to prove first: what an image's own parts agree on.
+
+Whoever can write memory, be it as an ordinary user of the guest, can fill pages with things that look like
+``init_task``. To prove one takes about a millisecond, to search the image for its root takes seconds; so the candidates
+that other finds speak for come first. A wrong order costs time and nothing else: the proof decides.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection, Iterable, Sequence
+
+from yamori.address import GPA
+from yamori.errors import MemoryFault
+from yamori.kernel.init_task import InitTask
+from yamori.kernel.kallsyms import Tables
+from yamori.kernel.uts import NSPROXY_REACH, NSPROXY_WORDS, UTS_NS_REACH
+from yamori.kernel.vmcoreinfo import VmCoreInfo
+from yamori.memory.physical import PhysicalMemory, read_some
+
+FEW = 8
+"""So many candidates are taken as they come."""
+
+
+def ranked(
+    memory: PhysicalMemory,
+    candidates: Sequence[InitTask],
+    tables: Iterable[Tables],
+    infos: Iterable[VmCoreInfo],
+    uts: Collection[int],
+) -> list[InitTask]:
+    """Return the candidates, those first that most other finds agree with.
+
+    Args:
+        memory: The guest's RAM.
+        candidates: What looks like ``init_task``.
+        tables: Where kallsyms lie.
+        infos: Copies of VMCOREINFO; since 6.0 (f09bddbd8661) they say where the tables of kallsyms are mapped.
+        uts: GPAs of what looks like ``init_uts_ns.name``.
+    """
+    if len(candidates) <= FEW:
+        return list(candidates)
+    offsets = {
+        info.symbols["kallsyms_token_table"] - found.token_table
+        for info in infos
+        if "kallsyms_token_table" in info.symbols
+        for found in tables
+    }
+    return sorted(
+        candidates, key=lambda init: (init.image_offset not in offsets, not _names_the_host(memory, init, uts))
+    )
+
+
+def _names_the_host(memory: PhysicalMemory, init: InitTask, uts: Collection[int]) -> bool:
+    """Say whether ``init_task->nsproxy->uts_ns`` is one of ``uts``, all three being parts of the image."""
+    size = init.word_size
+    code = "Q" if size == 8 else "I"
+    pointers = array(code, _whole_words(read_some(memory, init.comm & -size, NSPROXY_REACH), size))
+    for pointer in set(pointers):
+        gpa = pointer - init.image_offset
+        if gpa % size == 0 and gpa >= 0:
+            try:
+                words = array(code, memory.read(GPA(gpa), NSPROXY_WORDS * size))
+            except MemoryFault:
+                continue
+            if any(place - UTS_NS_REACH <= word - init.image_offset <= place for word in words for place in uts):
+                return True
+    return False
+
+
+def _whole_words(data: bytes, size: int) -> bytes:
+    return data[: len(data) // size * size]
