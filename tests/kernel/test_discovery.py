@@ -254,7 +254,7 @@ def test_init_task_that_claims_another_place_is_not_believed(machine: Machine) -
 @pytest.mark.parametrize("count", [4, 40, 400])
 @machines
 def test_many_decoys_of_init_task_do_not_hide_the_real_one(machine: Machine, count: int) -> None:
-    """An ordinary user of the guest can plant these: no physical address is needed for pages that agree in themselves."""
+    """A user of the guest can plant these: no physical address is needed for pages that agree in themselves."""
     guest = build(machine)
     words = "I" if machine.word == 4 else "Q"
     for at in range(0x10000, 0x10000 + count * 0x1000, 0x1000):

@@ -40,6 +40,9 @@ LARGEST_TABLE = 0x4000
 MOST_TABLES = 256
 """Different pages that are tried as ``init_mm.pgd``. What looks like ``init_mm`` may be planted a million times."""
 
+MOST_EQUALS = 4096
+"""Roots that prove equally well and are compared: one for each process."""
+
 DATA_REACH = 4 << 20
 """How far from ``init_task`` ``init_mm`` is looked for; 660 KB seen."""
 
@@ -136,20 +139,19 @@ def best_root(evidence: Evidence, tables: Iterable[int], source: str) -> Root | 
     Of equals it is the one whose address stands nearest to ``init_task``: that of ``init_mm.pgd`` does, in the same
     ``.data``. Those of processes, which map the kernel too, stand in objects allocated elsewhere.
     """
-    best: Root | None = None
-    rank = (0, 0, 0)
+    best: list[Root] = []
     options = list(geometries(evidence.init.word_size))
-    nearby = None
     for table in tables:
         for geometry in options:
             if table < 0 or table % geometry.root_alignment:
                 continue
-            if root := prove(evidence, table, geometry, source):
-                nearby = _nearby(evidence) if nearby is None else nearby
-                found = (*root.score, -_distance(evidence.init, nearby, table))
-                if best is None or found > rank:
-                    best, rank = root, found
-    return best
+            root = prove(evidence, table, geometry, source)
+            if root and (not best or root.score >= best[0].score):
+                best = [*best[: MOST_EQUALS - 1], root] if best and root.score == best[0].score else [root]
+    if len(best) < 2:
+        return best[0] if best else None
+    nearby = _nearby(evidence)
+    return min(best, key=lambda root: _distance(evidence.init, nearby, root.gpa))
 
 
 def _nearby(evidence: Evidence) -> bytes:
@@ -167,11 +169,14 @@ def _nearby(evidence: Evidence) -> bytes:
 
 def _distance(init: InitTask, nearby: bytes, table: int) -> int:
     """Return how far from ``init_task`` the nearest word lies that holds the address of ``table``."""
-    size, middle = init.word_size, len(nearby) // 2
+    size = init.word_size
     needle = ((table + init.image_offset) % (1 << 8 * size)).to_bytes(size, "little")
-    behind = nearby.find(needle, middle)
-    before = nearby.rfind(needle, 0, middle)
-    return min([at - middle if at >= middle else middle - at for at in (before, behind) if at >= 0], default=DATA_REACH)
+    nearest, seen = DATA_REACH, 0
+    at = nearby.find(needle)
+    while at >= 0 and seen < MOST_TABLES:
+        nearest, seen = min(nearest, abs(at - len(nearby) // 2)), seen + 1
+        at = nearby.find(needle, at + 1)
+    return nearest
 
 
 def prove(evidence: Evidence, table: int, geometry: Geometry, source: str) -> Root | None:
