@@ -118,8 +118,9 @@ def open_guest(
     try:
         return _open_best(vm, given, progress)
     except (NoKernelError, TargetError) as error:
-        if not error.where:
-            error.where = vm.target
+        error.where = error.where or vm.target
+        if isinstance(error, NoKernelError) and vm.pid is None:
+            error.hint = "is it the whole RAM of a Linux guest, and --ram-base right?"
         raise
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import typer
 
 from yamori.cli import output
 from yamori.cli.output import AsJson, RamBase, SystemMap, Target, Vmlinux, safe
+from yamori.errors import Fault, ProfileError
 from yamori.guest import Guest
+from yamori.kernel.profile import Step
 from yamori.kernel.types import Types
 from yamori.probes.plist import MEMBERS
+from yamori.probes.syscall import find_table
 from yamori.records import SCHEMA
 
 
@@ -34,6 +38,10 @@ def doctor(
 
 def _report(guest: Guest) -> dict[str, object]:
     profile = guest.profile
+    members = [
+        {"member": name, "offset": int(offset) if offset.isdigit() else None, "provenance": provenance}
+        for name, offset, provenance in _members(guest)
+    ]
     return {
         "schema": SCHEMA,
         "command": "doctor",
@@ -42,8 +50,8 @@ def _report(guest: Guest) -> dict[str, object]:
         "how": list(guest.vm.notes),
         "lacks": list(guest.vm.lacks),
         "regions": [{"gpa": f"{region.gpa:#x}", "size": region.size} for region in guest.kernel.memory.regions],
-        "rows": [{**step._asdict(), "seconds": round(step.seconds, 6)} for step in profile.steps],
-        "members": [dict(zip(("member", "offset", "provenance"), row, strict=True)) for row in _members(guest)],
+        "rows": [{**step._asdict(), "seconds": round(step.seconds, 6)} for step in _steps(guest)],
+        "members": members,
         "doubts": profile.doubts,
     }
 
@@ -59,16 +67,27 @@ def _print(guest: Guest) -> None:
         write(f"  RAM {region.gpa:#x}-{region.end:#x} ({region.size >> 20} MiB)\n")
     write("\n")
     headings = {"step": "left", "sure": "left", "ms": "right", "where": "left", "found": "left"}
-    rows = (
-        (step.name, step.confidence, f"{step.seconds * 1000:.1f}", step.where, step.found) for step in profile.steps
-    )
+    steps = _steps(guest)
+    rows = ((step.name, step.confidence, f"{step.seconds * 1000:.1f}", step.where, step.found) for step in steps)
     output.print_table(headings, rows)
-    write(f"total {sum(step.seconds for step in profile.steps):.2f} s\n\n")
+    write(f"total {sum(step.seconds for step in steps):.2f} s\n\n")
     output.print_table({"member": "left", "offset": "right", "from": "left"}, iter(_members(guest)))
     for lack in guest.vm.lacks:
         write(f"lacks: {safe(lack)}\n")
     for doubt in profile.doubts:
         write(f"doubt: {safe(doubt)}\n")
+
+
+def _steps(guest: Guest) -> list[Step]:
+    """Return the steps of discovery, and where the system-call table lies, which only some commands look for."""
+    started = time.perf_counter()
+    try:
+        table = find_table(guest.kernel, "native")
+        found, where, sure = f"{table.size} entries, by {table.source}", f"GVA {table.gva:#x}", "stated"
+    except (ProfileError, Fault) as error:
+        found, where, sure = str(error), "", "missing"
+    step = Step("system-call table", found, where, sure, time.perf_counter() - started)
+    return [*guest.profile.steps, step]
 
 
 def _members(guest: Guest) -> list[tuple[str, str, str]]:

@@ -26,6 +26,9 @@ TABLES = {
 }
 """What ``--table`` takes, and the symbols: native everywhere; compat of arm64 and RISC-V, x86, and Arm's old ABI."""
 
+DISPATCHERS = {"native": "x64_sys_call", "compat": "ia32_sys_call", "x32": "x32_sys_call"}
+"""Functions that x86 calls instead of following a table since 6.9 (1e3ad78334a6), back-ported to stable releases."""
+
 FUNCTION_PREFIXES = ("__arm64_", "__x64_", "__ia32_", "__riscv_", "__se_", "__do_", "")
 MOST_ENTRIES = 2048  # twice what any architecture has; Arm private calls are not in the table
 LEAST_ENTRIES = 200  # the smallest table since 3.10, arm64's, has 272
@@ -47,10 +50,6 @@ NUMBERS = {
 }
 """Numbers of well-known calls, which never change (``asm/unistd.h`` of each architecture): where a table is searched
 they tell where it starts, whatever its first entries are made to point to."""
-MOST_PLACES = 64
-"""Pointers to ``sys_read`` or ``sys_getpid`` around which a search looks for a table; a kernel holds a dozen."""
-MODULE_SPACE = 1 << 20
-"""How far from the kernel's text what is not of its image begins: 32-bit Arm has its modules just below."""
 
 
 class Table(NamedTuple):
@@ -78,9 +77,11 @@ def syscall(kernel: Kernel, *, table: str = "native") -> Iterator[SystemCall]:
         ProfileError: This kernel has no such table, or it cannot be found.
     """
     place = find_table(kernel, table)
-    kernel.note(f"{place.size} entries at {place.gva:#x}, found by {place.source}")
-    if table == "native" and kernel.profile.address("x64_sys_call"):
-        kernel.note("this kernel dispatches through x64_sys_call (6.9 and backports): the table is not what it follows")
+    dispatcher = DISPATCHERS[table]
+    if kernel.profile.address(dispatcher):
+        kernel.note(
+            f"this kernel dispatches through {dispatcher} (6.9 and backports): the table is not what it follows"
+        )
     word = kernel.profile.init.word_size
     for nr in range(place.size):
         address = kernel.pointer(place.gva + nr * word)
@@ -108,13 +109,14 @@ def find_table(kernel: Kernel, table: str) -> Table:
             if not size:
                 raise ProfileError(f"there is no table at {start:#x}, where {name} should be")
             return Table(start, size, f"symbol {name}")
-    if table == "x32" or not functions:
+    if not functions:
         raise ProfileError(
-            f"this kernel has no {table} system-call table"
-            if functions
-            else "no system-call function is known by name",
-            hint="" if functions else "give the maker's System.map with --symbols",
+            "no system-call function is known by name", hint="give the maker's System.map with --symbols"
         )
+    if kernel.profile.address(DISPATCHERS[table]):
+        raise ProfileError(f"this kernel dispatches through {DISPATCHERS[table]}: it has no {table} system-call table")
+    if table == "x32" or (table == "compat" and kernel.profile.init.word_size == 4):
+        raise ProfileError(f"this kernel has no {table} system-call table")
     return _search(kernel, functions, compat=table == "compat")
 
 
