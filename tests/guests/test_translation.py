@@ -22,7 +22,7 @@ LOOKUPS = 3000
 PROGRAM_COUNTERS = {"arm": "R15", "aarch64": "PC", "x86_64": "RIP"}
 
 
-@pytest.fixture(scope="module", params=["armv7", "arm64", "x86-64"])
+@pytest.fixture(scope="module", params=list(lab.DEVICES))
 def vm(request: pytest.FixtureRequest) -> Iterator[lab.Machine]:
     with lab.machine(request.param) as machine:
         machine.run(["spawn", "20"])

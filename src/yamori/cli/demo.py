@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from yamori import lab
 from yamori.cli import output
 from yamori.cli.lab import progress
-from yamori.guest import Guest, open_guest
 from yamori.lab.compare import lasting_differences, wrong_symbols
 from yamori.records import Process, escape
+
+if TYPE_CHECKING:
+    from yamori.guest import Guest
 
 CROWD = 12
 SHOWN = 12  # rows of the system-call table; all of them are compared
 
 
 def demo(
-    device: Annotated[str, typer.Argument(help="armv7, arm64 or x86-64.")] = "armv7",
+    device: Annotated[str, typer.Argument(help=f"One of {', '.join(lab.DEVICES)}.")] = "armv7",
 ) -> None:
     """Boot a device, and show what Yamori reads from outside beside what the guest itself says.
 
     Exits with 1 where the two differ.
     """
+    from yamori.guest import open_guest  # noqa: PLC0415  `yamori --help` need not wait for it
+
     started = time.monotonic()
     write = sys.stdout.write
     with progress(device) as report:

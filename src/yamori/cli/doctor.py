@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import typer
 
 from yamori.cli import output
 from yamori.cli.output import AsJson, RamBase, SystemMap, Target, Vmlinux, safe
 from yamori.errors import Fault, ProfileError
-from yamori.guest import Guest
-from yamori.kernel.profile import Step
-from yamori.kernel.types import Types
-from yamori.probes.plist import MEMBERS
-from yamori.probes.syscall import find_table
 from yamori.records import SCHEMA
+
+if TYPE_CHECKING:
+    from yamori.guest import Guest
+    from yamori.kernel.profile import Step
+    from yamori.kernel.types import Types
 
 
 def doctor(
@@ -80,6 +81,9 @@ def _print(guest: Guest) -> None:
 
 def _steps(guest: Guest) -> list[Step]:
     """Return the steps of discovery, and where the system-call table lies, which only some commands look for."""
+    from yamori.kernel.profile import Step  # noqa: PLC0415  `yamori --help` need not wait for them
+    from yamori.probes.syscall import find_table  # noqa: PLC0415
+
     started = time.perf_counter()
     try:
         table = find_table(guest.kernel, "native")
@@ -92,6 +96,8 @@ def _steps(guest: Guest) -> list[Step]:
 
 def _members(guest: Guest) -> list[tuple[str, str, str]]:
     """Return (member, offset, provenance) of all that the commands read."""
+    from yamori.probes.plist import MEMBERS  # noqa: PLC0415  as above
+
     rows = []
     for struct, members in MEMBERS.items():
         for names in members:

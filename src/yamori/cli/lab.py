@@ -15,6 +15,7 @@ from msgspec import to_builtins
 from yamori.cli import output
 from yamori.cli.output import AsJson
 from yamori.errors import LabError
+from yamori.lab.devices import DEVICES
 from yamori.records import SCHEMA
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The device VM's name,
 
 @app.command(epilog="Example: yamori lab up armv7 --name sensor --memory 128M")
 def up(  # noqa: PLR0917  every option of a typer command is a parameter
-    device: Annotated[str, typer.Argument(help="armv7, arm64 or x86-64.")],
+    device: Annotated[str, typer.Argument(help=f"One of {', '.join(DEVICES)}.")],
     name: Annotated[str | None, typer.Option(help="What to call it; the device's name unless given.")] = None,
     memory: Annotated[str | None, typer.Option(help="RAM, such as 256M or 1G.")] = None,
     smp: Annotated[int, typer.Option(min=1, max=16, help="Number of vCPUs.")] = 1,

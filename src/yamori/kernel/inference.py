@@ -280,7 +280,7 @@ class _Inference:
         objects = {self.at(task, mm.offset) for task in self.users} - {0}
 
         def leads_to_kernel(table: int) -> bool:
-            if not table or table & 0xFFF or not self.is_address(table):
+            if not table or table % self.space.geometry.root_alignment or not self.is_address(table):
                 return False
             try:
                 root = self.space.translate(GVA(table)).gpa

@@ -126,13 +126,13 @@ class Console:
             nonce = os.urandom(8).hex()
             asked = re.compile(rb"(ya" + nonce.encode() + rb")\r?\n")
             # Whatever a previous, interrupted command left behind ends here; its output is skipped up to our word.
-            self._socket.sendall(_INTERRUPT)
+            self._send(_INTERRUPT)
             self._settle(settle, min(deadline, time.monotonic() + 1))
-            self._socket.sendall(_LINE.format(nonce=nonce, pieces=len(pieces), size=size).encode())
+            self._send(_LINE.format(nonce=nonce, pieces=len(pieces), size=size).encode())
             for piece in pieces:
                 if not self._until(asked, min(deadline, time.monotonic() + patience)):
                     break
-                self._socket.sendall(piece)
+                self._send(piece)
             else:
                 return b"ya" + nonce.encode()
             patience, settle = patience * 2, settle * 4  # it may only be busy
@@ -180,6 +180,17 @@ class Console:
             tail = (tail + data)[-256:]
         raise LabError(f"no prompt of a root shell within {timeout:.0f} s", where=self._name)
 
+    def _send(self, data: bytes) -> None:
+        """Type something.
+
+        Raises:
+            LabError: The VM has ended.
+        """
+        try:
+            self._socket.sendall(data)
+        except OSError:
+            raise LabError("the VM has ended", where=self._name) from None
+
     def read(self, timeout: float) -> bytes:
         """Return what the guest printed, or nothing when there is nothing for ``timeout`` seconds.
 
@@ -207,7 +218,7 @@ class Console:
             raise LabError("a shell needs a terminal", where=self._name, hint="use `yamori lab exec` in scripts")
         keyboard, screen = sys.stdin.fileno(), sys.stdout.fileno()
         sys.stderr.write(f"console of {self._name}; Ctrl-] leaves\n")
-        self._socket.sendall(b"\r")  # to show a prompt
+        self._send(b"\r")  # to show a prompt
         with _raw(keyboard):
             while True:
                 ready = select.select([keyboard, self._socket], [], [])[0]
@@ -217,7 +228,7 @@ class Console:
                     keys = os.read(keyboard, 4096)
                     if not keys or _LEAVE in keys:
                         return
-                    self._socket.sendall(keys)
+                    self._send(keys)
 
 
 def connect(path: Path) -> socket.socket:
