@@ -24,7 +24,7 @@ from yamori.lab.initramfs import Entry, cpio
 
 pytestmark = pytest.mark.guest
 
-KERNEL_NAMES = {"armv7": "armv7l", "arm64": "aarch64", "x86-64": "x86_64"}
+KERNEL_NAMES = {"armv7": "armv7l", "armv7-lpae": "armv7l", "arm64": "aarch64", "x86-64": "x86_64"}
 
 
 @pytest.fixture(scope="module", autouse=True)

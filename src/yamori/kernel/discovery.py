@@ -173,7 +173,7 @@ class _Discovery:
             return "no Linux kernel is running yet: RAM is empty"
         if self.places["banner"] or self.places["uts"]:
             return "no Linux kernel is running yet: a kernel's image lies in RAM, but no init_task that is set up"
-        return "no Linux kernel is running: nothing in RAM looks like one"
+        return "no Linux kernel is running yet: nothing in RAM looks like one"
 
     def find_base(self) -> None:
         """Learn from the page tables where RAM starts, and count addresses from there."""
