@@ -279,7 +279,7 @@ def test_the_likely_candidate_is_tried_first(monkeypatch: pytest.MonkeyPatch) ->
         guest.ram[at + 0x300 : at + 0x310] = b"swapper/0".ljust(16, b"\0")
     kernel = discover(guest.memory())
     assert kernel.profile.doubts == [
-        "41 things look like init_task, 1 of them were tried: somebody may be planting decoys"
+        "41 things look like init_task, 2 of them were tried: somebody may be planting decoys"
     ]
     assert processes(kernel) == guest.rows(threads=True)
 

@@ -226,11 +226,11 @@ class _Discovery:
     def _within_time(self, proved: Collection[object]) -> Iterator[InitTask]:
         """Yield the candidates until the time is up: there is less of it once one was proved."""
         started = time.monotonic()
-        proved_at = started
+        proved_at = 0.0
         for number, init in enumerate(self.candidates):
             now = time.monotonic()
-            proved_at = proved_at if proved else now
-            if now - started > PATIENCE or now - proved_at > GRACE:
+            proved_at = proved_at or (now if proved else 0.0)
+            if now - started > PATIENCE or (proved_at and now - proved_at > GRACE):
                 self.doubt(
                     f"{len(self.candidates)} things look like init_task, {number} of them were tried: "
                     "somebody may be planting decoys"
@@ -282,12 +282,22 @@ class _Discovery:
         banner = self._banner(space, init, uts)
         info = self._info(uts)
         slide = self._slide(init, root, info)
+        self._trust_tables(space, init)
         sources = [symbols for symbols in (self.given.at(slide), self.symbols) if symbols]
         types = self._types(space, init)
         profile = Profile(
             init, root, uts, banner, sources, types, info, slide, kernel_text(sources), self.steps, self.doubts
         )
         return Kernel(self.memory, profile)
+
+    def _trust_tables(self, space: AddressSpace, init: InitTask) -> None:
+        """Take the symbols of the kallsyms that the page tables speak for, whichever was nearest before."""
+        tables = {found.token_table: found for found in self.tables}
+        places = names.likely_in_image(space, init, tables)
+        self.symbols = self._decoded(tables[places[0]], init.image_offset) if places else None
+        if len(places) > 1:
+            others = ", ".join(f"GPA {place:#x}" for place in places[1:])
+            self.doubt(f"more than one kallsyms lies in the kernel: that at GPA {places[0]:#x} is used, not {others}")
 
     def _uts(self, space: AddressSpace, init: InitTask) -> Uts | None:
         with self.step("init_uts_ns") as outcome:
@@ -313,7 +323,10 @@ class _Discovery:
         return ""
 
     def _info(self, uts: Uts | None) -> VmCoreInfo | None:
-        agreeing = [info for info in self.infos if uts and info.release == uts.release]
+        assert self.found  # noqa: S101  # conclude comes after find_root
+        init, root = self.found
+        tables = [info for info in self.infos if info.symbols.get(ROOT_NAMES[0]) == root.gpa + init.image_offset]
+        agreeing = [info for info in tables if uts and info.release == uts.release]
         if self.infos and not agreeing:
             self.doubt(f"VMCOREINFO speaks of another kernel: {self.infos[0].release}")
         return agreeing[0] if agreeing else None
@@ -334,29 +347,27 @@ class _Discovery:
 
     def _types(self, space: AddressSpace, init: InitTask) -> list[Types]:
         sources: list[Types] = [self.given.types] if self.given.types else []
-        with self.step("BTF") as outcome:
-            for place in self.places["btf"]:
-                if not names.in_image(space, init, place):
-                    continue
-                types = btf.locate(self.memory, GPA(place), init.word_size)
-                comm = types and types.member("task_struct", "comm")
-                if types and comm and comm.offset == init.comm - init.gpa:
-                    sources.append(types)
-                    outcome("task_struct agrees with init_task", f"GPA {place:#x}", "proved")
-                    break
         with self.step("inference") as outcome:
             inferred = infer(space, init)
-            against = [
-                f"{struct}.{path}"
-                for (struct, path), member in inferred.members.items()
-                for source in sources[:1]
-                if (known := source.member(struct, path)) and known.offset != member.offset
-            ]
             unknown = f"; not {', '.join(inferred.unknown)}" if inferred.unknown else ""
             where = f"{inferred.processes} processes"
             outcome(f"{len(inferred.members)} members{unknown}", where, "inferred" if inferred.members else "missing")
-            for name in against:
-                self.doubt(f"{name}: {sources[0].provenance} and inference disagree")
+        with self.step("BTF") as outcome:
+            for place in names.likely_in_image(space, init, self.places["btf"]):
+                types = btf.locate(self.memory, GPA(place), init.word_size)
+                comm = types and types.member("task_struct", "comm")
+                if not types or not comm or comm.offset != init.comm - init.gpa:
+                    continue
+                if against := inferred.disagreements(types):
+                    self.doubt(
+                        f"BTF at GPA {place:#x} is not believed: it contradicts what holds in memory on {against}"
+                    )
+                    continue
+                sources.append(types)
+                outcome("task_struct agrees with init_task", f"GPA {place:#x}", "proved")
+                break
+        if self.given.types and (against := inferred.disagreements(self.given.types)):
+            self.doubt(f"{self.given.source} and what holds in memory disagree on {against}")
         return [*sources, inferred]
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from yamori.address import GPA, GVA
 from yamori.errors import Fault
 from yamori.kernel.init_task import COMM_LENGTH, InitTask
-from yamori.kernel.types import Member, Provenance
+from yamori.kernel.types import Member, Provenance, Types
 from yamori.translation.space import AddressSpace
 
 SAMPLE = 96
@@ -27,14 +27,15 @@ MOST_LINKS = 4 * MOST_TASKS
 """List nodes that are looked at in all: any word of a hostile ``init_task`` may start a ring."""
 RING_ATTEMPTS = 4  # tasks come and go while their ring is walked
 MM_REACH = 256  # pgd is among the first members of mm_struct
-BEHIND_COMM = 1024  # fs, files, nsproxy, signal follow comm closely
-PF_KTHREAD = 0x0020_0000  # include/linux/sched.h, since 2.6.31 (246bb0b1deb2)
+BEHIND_COMM = 2048  # fs, files, nsproxy, signal follow comm closely
+PF_KTHREAD = 0x0020_0000  # include/linux/sched.h, since 2.6.27 (246bb0b1deb2)
 SIGCHLD = 17
 PID_MAX_LIMIT = 1 << 22  # include/linux/threads.h
-CAPABILITY_BITS = range(30, 64)  # CAP_LAST_CAP + 1; 35 in 3.10, 41 in 6.x
+CAPABILITY_BITS = range(30, 65)  # CAP_LAST_CAP + 1, 41 in 6.x; all 64 before 3.17 (7d8b6c63751c)
 SLEEPING = frozenset({1, 2, 0x402, 0x2001, 0x2002, 0x100, 0x101, 0x102})
 """Usual values of a sleeping task's state: (UN)INTERRUPTIBLE, IDLE (4.2), with FREEZABLE (6.1) or WAKEKILL."""
 STATE_BITS = 0xFFFF
+FEW = 8  # kernel threads; a kernel has 30 and more
 
 
 class Task(NamedTuple):
@@ -72,6 +73,15 @@ class InferredTypes:
     def size(self, struct: str) -> int | None:  # noqa: ARG002  # the protocol's parameter
         """Sizes are not inferred."""
         return None
+
+    def disagreements(self, types: Types) -> str:
+        """Return the members that ``types`` has elsewhere, as words; empty if there are none."""
+        wrong = (
+            f"{struct}.{path}"
+            for (struct, path), member in self.members.items()
+            if (other := types.member(struct, path)) and other.offset != member.offset
+        )
+        return ", ".join(wrong)
 
 
 def infer(space: AddressSpace, init: InitTask) -> InferredTypes:
@@ -246,6 +256,29 @@ class _Inference:
             return
         word = self.word
 
+        def flag(task: Task, offset: int) -> bool:
+            return bool(int.from_bytes(task.data[offset : offset + 4], "little") & PF_KTHREAD)
+
+        def is_flags(offset: int) -> bool:
+            flagged = sum(flag(task, offset) for task in self.kernel_threads)
+            # void *stack; refcount_t usage; unsigned int flags;
+            return (
+                flagged * 4 >= len(self.kernel_threads) * 3
+                and not any(flag(task, offset) for task in self.users)
+                and self.are_stacks(offset - 4 - word)
+            )
+
+        flags = self.only("task_struct.flags", self.where(word + 4, self.offset("tasks"), 4, is_flags))
+        if flags is not None:
+            # A helper of the kernel in user mode (core_pattern's, say) is a child of kthreadd, too.
+            helpers = [task for task in self.kernel_threads if not flag(task, flags)]
+            self.kernel_threads = [task for task in self.kernel_threads if flag(task, flags)]
+            self.users += helpers
+            self.state("task_struct", "flags", flags, 4)
+            stack = flags - 4 - word
+            self.state("task_struct", "stack", stack, word)
+            self.find_state(stack)
+
         def is_mm(offset: int) -> bool:
             return all(self.at(task, offset) == 0 for task in self.kernel_threads) and all(
                 self.is_address(mm := self.at(task, offset)) and mm == self.at(task, offset + word)
@@ -257,20 +290,10 @@ class _Inference:
             self.state("task_struct", "mm", mm, word)
             self.state("task_struct", "active_mm", mm + word, word)
 
-        def is_flags(offset: int) -> bool:
-            def flag(task: Task) -> int:
-                return int.from_bytes(task.data[offset : offset + 4], "little") & PF_KTHREAD
-
-            # void *stack; refcount_t usage; unsigned int flags;
-            stack = offset - 4 - word
-            return all(map(flag, self.kernel_threads)) and not any(map(flag, self.users)) and self.are_stacks(stack)
-
-        flags = self.only("task_struct.flags", self.where(word + 4, self.offset("tasks"), 4, is_flags))
-        if flags is not None:
-            self.state("task_struct", "flags", flags, 4)
-            stack = flags - 4 - word
-            self.state("task_struct", "stack", stack, word)
-            self.find_state(stack)
+    @property
+    def steady(self) -> list[Task]:
+        """The kernel's own threads, of which a user of the guest can change nothing; all tasks where they are few."""
+        return self.kernel_threads if len(self.kernel_threads) >= FEW else self.tasks
 
     def page_tables(self) -> None:
         """``mm->pgd``: each program's table maps the kernel, too; not so where the halves have roots of their own."""
@@ -318,7 +341,7 @@ class _Inference:
         """``__state`` (``state`` before 5.14) lies just before ``stack``; ``saved_state`` may lie between."""
 
         def fits(offset: int) -> bool:
-            values = [int.from_bytes(task.data[offset : offset + 4], "little") for task in self.tasks]
+            values = [int.from_bytes(task.data[offset : offset + 4], "little") for task in self.steady]
             asleep = sum(value in SLEEPING for value in values)
             return all(value <= STATE_BITS for value in values) and asleep * 4 >= len(values) * 3
 
@@ -331,7 +354,7 @@ class _Inference:
         word = self.word
         candidates = []
         for offset in (self.comm // word * word - 2 * word, self.comm // word * word - 3 * word):
-            pairs = [(self.at(task, offset), self.at(task, offset + word)) for task in self.tasks]
+            pairs = [(self.at(task, offset), self.at(task, offset + word)) for task in self.steady]
             same = sum(real == effective for real, effective in pairs)
             if same * 10 >= len(pairs) * 9 and all(real and self.is_address(real) for real, _ in pairs):
                 capable = Counter(found for real, _ in pairs if (found := self.capabilities(real)) is not None)
@@ -352,8 +375,8 @@ class _Inference:
 
         ``cap_permitted``, ``cap_effective`` and ``cap_bset`` of a root process are all ones up to the last capability;
         before them lie ``cap_inheritable`` (8 bytes), ``securebits`` and the eight ids, all zero
-        (``include/linux/cred.h``). ``usage`` before the ids is 4 bytes, or 8 since 6.8 (``atomic_long_t``,
-        f8fa5d769205): then the ids begin at 8.
+        (``include/linux/cred.h``). ``usage`` before the ids is 4 bytes, or 8 since 6.7 and in stable releases
+        (``atomic_long_t``, f8fa5d769205): then the ids begin at 8.
         """
         try:
             data = self.space.read(GVA(cred), 128)
@@ -394,9 +417,9 @@ class _Inference:
         """``exit_state``, ``exit_code``, ``exit_signal``: the last is SIGCHLD for nearly every process."""
 
         def fits(offset: int) -> bool:
-            signals = Counter(int.from_bytes(task.data[offset + 8 : offset + 12], "little") for task in self.tasks)
+            signals = Counter(int.from_bytes(task.data[offset + 8 : offset + 12], "little") for task in self.steady)
             states = {int.from_bytes(task.data[offset : offset + 4], "little") for task in self.tasks}
-            return signals[SIGCHLD] * 4 >= len(self.tasks) * 3 and states <= {0, 16, 32, 48}
+            return signals[SIGCHLD] * 4 >= len(self.steady) * 3 and states <= {0, 16, 32, 48}
 
         offset = self.only(
             "task_struct.exit_state", self.where(self.offset("tasks"), self.offset("real_parent"), 4, fits)
@@ -411,13 +434,15 @@ class _Inference:
         word = self.word
         heads: dict[int, dict[int, int]] = {}
         for offset in range(self.offset("group_leader") + word, self.comm, word):
-            found = {task.gva: head for task in self.tasks if (head := self.ring_of_two(task, offset))}
-            if len(found) * 4 >= len(self.tasks) * 3:
+            found = {task.gva: head for task in self.steady if (head := self.ring_of_two(task, offset))}
+            if len(found) * 4 >= len(self.steady) * 3:
                 heads[offset] = found
         pairs = []
         for node, found in heads.items():
             for offset in range(self.comm, self.comm + BEHIND_COMM - word, word):
-                distances = Counter(found[task.gva] - self.at(task, offset) for task in self.tasks if task.gva in found)
+                distances = Counter(
+                    found[task.gva] - self.at(task, offset) for task in self.steady if task.gva in found
+                )
                 distance, votes = distances.most_common(1)[0]
                 if votes == len(found) and 0 <= distance < 128:
                     pairs.append((node, offset, distance))

@@ -33,6 +33,7 @@ PARENTS_REACH = 2048  # bytes before comm in which real_parent lies; 324 to 544 
 LEADER_WORDS = 6
 """Words from ``real_parent`` to ``group_leader``: ``parent``, ``children`` and ``sibling`` lie between."""
 
+MOST_PARENTS = 8
 PAGE_MASK = 0xFFF  # every granule and the image's alignment are multiples of 4 KiB
 
 
@@ -66,39 +67,37 @@ def candidates(memory: PhysicalMemory, hits: Iterable[int]) -> Iterator[InitTask
         try:
             if memory.read(GPA(hit), COMM_LENGTH) not in COMMS:
                 continue
-            sizes = [size for size in (8, 4) if hit % size == 0 and _has_parents(memory, hit, size)]
+            tasks = {size: _parents(memory, hit, size) for size in (8, 4) if hit % size == 0}
         except MemoryFault:
             continue
-        for word_size in sizes:
-            if found := _examine(memory, hit, word_size):
+        for word_size, parents in tasks.items():
+            if parents and (found := _examine(memory, hit, word_size, parents)):
                 yield found
 
 
-def _has_parents(memory: PhysicalMemory, comm: int, word_size: int) -> bool:
-    """Say whether ``real_parent``, ``parent`` and ``group_leader`` can be among the words before ``comm``.
+def _parents(memory: PhysicalMemory, comm: int, word_size: int) -> list[tuple[int, int]]:
+    """Return (GPA, value) of what may be ``real_parent``: ``parent`` and ``group_leader`` are equal to it.
 
     A first look of some 20 microseconds: whoever plants names only, however many, costs little.
     """
-    words = array("Q" if word_size == 8 else "I", memory.read(GPA(comm - PARENTS_REACH), PARENTS_REACH))
+    start = comm - PARENTS_REACH
+    words = array("Q" if word_size == 8 else "I", memory.read(GPA(start), PARENTS_REACH))
     lowest = LOWEST_KERNEL_GVA[word_size]
     twice = compress(range(len(words) - LEADER_WORDS), map(operator.eq, words, islice(words, 1, None)))
-    return any(words[index] == words[index + LEADER_WORDS] >= lowest for index in twice)
+    found = (i for i in twice if words[i] == words[i + LEADER_WORDS] >= lowest and words[i] % word_size == 0)
+    return [(start + index * word_size, words[index]) for index in islice(found, MOST_PARENTS)]
 
 
-def _examine(memory: PhysicalMemory, comm: int, word_size: int) -> InitTask | None:
+def _examine(memory: PhysicalMemory, comm: int, word_size: int, parents: list[tuple[int, int]]) -> InitTask | None:
     start, words = _window(memory, comm, word_size)
     lowest = LOWEST_KERNEL_GVA[word_size]
     twice = compress(range(len(words)), map(operator.eq, words, islice(words, 1, None)))
-    pairs = [(start + index * word_size, words[index]) for index in twice if words[index] >= lowest]
+    pairs = ((start + index * word_size, words[index]) for index in twice if words[index] >= lowest)
     heads = Counter(value - place for place, value in pairs if not (value - place) & PAGE_MASK)
     for image_offset, votes in heads.most_common(4):
-        if votes < 3:
-            break
-        for place, value in pairs:
-            gpa = value - image_offset
-            is_parents = comm - REACH < gpa < place < comm and value % word_size == 0
-            if is_parents and value in words[(place - start) // word_size + 2 : (comm - start) // word_size]:
-                return InitTask(value, gpa, image_offset, comm, word_size, votes)
+        for place, value in parents:
+            if votes >= 3 and comm - REACH < value - image_offset < place:
+                return InitTask(value, value - image_offset, image_offset, comm, word_size, votes)
     return None
 
 

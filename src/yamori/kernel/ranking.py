@@ -7,7 +7,9 @@ that other finds speak for come first. A wrong order costs time and nothing else
 
 from __future__ import annotations
 
+import time
 from array import array
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 
 from yamori.address import GPA
@@ -17,6 +19,9 @@ from yamori.kernel.kallsyms import Tables
 from yamori.kernel.uts import NSPROXY_REACH, NSPROXY_WORDS, UTS_NS_REACH
 from yamori.kernel.vmcoreinfo import VmCoreInfo
 from yamori.memory.physical import PhysicalMemory, read_some
+
+PATIENCE = 5.0
+"""Seconds that ranking may take; what is not looked at by then comes last."""
 
 FEW = 8
 """So many candidates are taken as they come."""
@@ -46,13 +51,22 @@ def ranked(
         if "kallsyms_token_table" in info.symbols
         for found in tables
     }
-    return sorted(
-        candidates, key=lambda init: (init.image_offset not in offsets, not _names_the_host(memory, init, uts))
-    )
+    places = sorted(uts)
+    deadline = time.monotonic() + PATIENCE
+
+    def key(init: InitTask) -> tuple[bool, bool]:
+        unlikely = init.image_offset not in offsets
+        known = unlikely and time.monotonic() < deadline and _names_the_host(memory, init, places)
+        return unlikely, not known
+
+    return sorted(candidates, key=key)
 
 
-def _names_the_host(memory: PhysicalMemory, init: InitTask, uts: Collection[int]) -> bool:
-    """Say whether ``init_task->nsproxy->uts_ns`` is one of ``uts``, all three being parts of the image."""
+def _names_the_host(memory: PhysicalMemory, init: InitTask, uts: Sequence[int]) -> bool:
+    """Say whether ``init_task->nsproxy->uts_ns`` is one of ``uts``, all three being parts of the image.
+
+    ``uts`` is in ascending order.
+    """
     size = init.word_size
     code = "Q" if size == 8 else "I"
     pointers = array(code, _whole_words(read_some(memory, init.comm & -size, NSPROXY_REACH), size))
@@ -63,8 +77,10 @@ def _names_the_host(memory: PhysicalMemory, init: InitTask, uts: Collection[int]
                 words = array(code, memory.read(GPA(gpa), NSPROXY_WORDS * size))
             except MemoryFault:
                 continue
-            if any(place - UTS_NS_REACH <= word - init.image_offset <= place for word in words for place in uts):
-                return True
+            for word in words:
+                index = bisect_left(uts, word - init.image_offset)
+                if index < len(uts) and uts[index] - (word - init.image_offset) <= UTS_NS_REACH:
+                    return True
     return False
 
 

@@ -116,6 +116,23 @@ def in_image(space: AddressSpace, init: InitTask, gpa: int) -> bool:
         return False
 
 
+def likely_in_image(space: AddressSpace, init: InitTask, places: Iterable[int]) -> list[int]:
+    """Return those of ``places`` that are in the image, the read-only ones first, then the nearest to ``init_task``.
+
+    Where image and linear map have the same offset, as on 32-bit Arm, a program's pages look like the image's; but
+    the kernel's read-only data cannot be written to, and theirs can.
+    """
+    found = []
+    for place in places:
+        try:
+            mapping = space.translate(GVA(place + init.image_offset))
+        except Fault:
+            continue
+        if mapping.gpa == place and not mapping.user:
+            found.append((mapping.writable, abs(place - init.gpa), place))
+    return [place for _, _, place in sorted(found)]
+
+
 def live_banners(memory: PhysicalMemory, uts: Uts, hits: Iterable[int]) -> list[tuple[int, str]]:
     """Return (GPA, text) of the banners that agree with ``uts`` in release and version."""
     found = ((hit, banner) for hit in hits if (banner := read_banner(memory, hit)))

@@ -35,6 +35,13 @@ MEMBERS: dict[str, tuple[tuple[str, ...], ...]] = {
 """What this probe reads; the names of one member over time stand together. ``signal`` and what follows it serve threads
 only."""
 
+OPTIONAL: dict[str, tuple[tuple[str, ...], ...]] = {
+    "state": (("task_struct", "__state", "state"), ("task_struct", "exit_state")),
+    "uid and gid": (("task_struct", "real_cred"), ("cred", "uid")),
+    "start time": (("task_struct", "start_boottime", "real_start_time"),),
+}
+"""What rows do without where the kernel's layout is not known: structure, then names of the member over time."""
+
 PF_KTHREAD = 0x0020_0000  # include/linux/sched.h
 NANOSECONDS = 1_000_000_000
 
@@ -48,6 +55,9 @@ TASK_RTLOCK_WAIT = 0x1000  # since 5.15; shown as D
 
 def plist(kernel: Kernel, *, threads: bool = False) -> Iterator[Process]:
     """Yield every process, oldest first; with ``threads`` every thread of each, the leader first."""
+    for what, names in OPTIONAL.items():
+        if not all(any(kernel.knows(struct, name) for name in group) for struct, *group in names):
+            kernel.trouble(f"{what} cannot be shown: `yamori doctor` tells what is not known; give --vmlinux")
     for leader, row in _listed(kernel, kernel.init_task.address("tasks"), "tasks"):
         yield row
         if threads:
@@ -103,7 +113,7 @@ def _row(task: Struct, problems: list[str]) -> Process | None:
     try:
         pid, tgid = task.load("pid"), task.load("tgid")
         comm = escape(task.text("comm"))
-        flags = task.load("flags")
+        kthread = _is_kernel_thread(task)
         state = _state(task)
         start = _start_time(task)
     except Fault as fault:
@@ -121,7 +131,7 @@ def _row(task: Struct, problems: list[str]) -> Process | None:
         egid=egid,
         comm=comm,
         state=state,
-        kthread=bool(flags & PF_KTHREAD),
+        kthread=kthread,
         start_time=start,
         task=task.gva,
     )
@@ -137,14 +147,24 @@ def _parent(task: Struct, problems: list[str]) -> int:
         return 0
 
 
-def _state(task: Struct) -> str:
-    """Return what ``get_task_state`` of ``fs/proc/array.c`` returns; ``__state`` was ``state`` before 5.14."""
+def _state(task: Struct) -> str | None:
+    """Return what ``get_task_state`` of ``fs/proc/array.c`` returns; ``__state`` was ``state`` before 5.14.
+
+    ``None`` where it is not known where the states lie.
+    """
+    kernel = task.kernel
+    if not kernel.knows("task_struct", "__state", "state") or not kernel.knows("task_struct", "exit_state"):
+        return None
+    if ended := task.load("exit_state") & 0xFF:
+        # EXIT_ZOMBIE was 16 and EXIT_DEAD 32 before 3.15 (ad86622b478e); thread_node came a release earlier.
+        dead = 0x10 if kernel.knows("task_struct", "thread_node") else 0x20
+        return "X" if ended & 0x30 == dead else "Z"
     state = task.load("__state", "state") & 0xFFFF_FFFF
     if state & TASK_IDLE == TASK_IDLE:
         return "I"
     if state & (TASK_FROZEN | TASK_RTLOCK_WAIT):
         return "D"
-    return STATES[((state | task.load("exit_state")) & TASK_REPORT).bit_length()]
+    return STATES[(state & TASK_REPORT).bit_length()]
 
 
 def _start_time(task: Struct) -> float | None:
@@ -153,15 +173,24 @@ def _start_time(task: Struct) -> float | None:
     if not kernel.knows("task_struct", "start_boottime", "real_start_time"):
         return None
     member = kernel.member("task_struct", "start_boottime", "real_start_time")
-    if member.size == 8:
+    if member.size == 8 and not kernel.knows("task_struct", "real_start_time.tv_sec"):
         return kernel.load(task.gva, member) / NANOSECONDS
     word = kernel.profile.init.word_size  # struct timespec before 3.17 (ccbf62d8a284): tv_sec, tv_nsec
     at = task.gva + member.offset
     return kernel.pointer(at) + kernel.pointer(at + word) / NANOSECONDS
 
 
+def _is_kernel_thread(task: Struct) -> bool:
+    """Return what the flags say, or, where it is not known where they lie, whether it has no memory of its own."""
+    if task.kernel.knows("task_struct", "flags") or not task.kernel.knows("task_struct", "mm"):
+        return bool(task.load("flags") & PF_KTHREAD)
+    return not task.load("mm")
+
+
 def _credentials(task: Struct, problems: list[str]) -> tuple[int | None, int | None, int | None, int | None]:
     """Return uid, gid, euid, egid of ``real_cred``, which is what ``/proc`` shows (``__task_cred``)."""
+    if not task.kernel.knows("task_struct", "real_cred") or not task.kernel.knows("cred", "uid"):
+        return None, None, None, None
     try:
         cred = task.follow("real_cred", "cred")
         if cred is not None:
