@@ -7,6 +7,7 @@ a read of a mapped hole makes the host allocate it, a positioned read does not.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -254,8 +255,10 @@ def _file_extents(span: _Span) -> Iterator[tuple[int, int]]:
         try:
             start = os.lseek(span.fd, start, os.SEEK_DATA)
             end = min(os.lseek(span.fd, start, os.SEEK_HOLE), limit)
-        except OSError:
-            return  # ENXIO: a hole up to the end
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # no hole up to the end, but a file that cannot tell
+                yield start, limit
+            return
         if start < end:
             yield start, end
         start = max(end, start + 1)

@@ -176,7 +176,8 @@ def _is_kernel(kernel: Kernel, word: int) -> bool:
 
 def _search(kernel: Kernel, functions: dict[int, str], *, compat: bool) -> Table:
     """Find the table among the read-only data around the kernel's text."""
-    numbers = NUMBERS["compat" if compat else kernel.profile.architecture]
+    architecture = kernel.profile.architecture
+    numbers = NUMBERS["compat" if compat and architecture != "riscv64" else architecture]
     starts = dict.fromkeys(_starts(kernel, functions, numbers))
     runs = [run for start in starts if (run := _run(kernel, start, functions, numbers))]
     wanted = [run for run in runs if _is_compat(kernel, run, functions) == compat]
