@@ -37,9 +37,12 @@ SystemMap = Annotated[str | None, typer.Option("--symbols", metavar="FILE", help
 
 def _base(text: str) -> int:
     try:
-        return int(text, 0)
+        base = int(text, 0)
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is no address; write it as in 0x40000000") from error
+    if not 0 <= base < 1 << 52 or base % 0x1000:  # no architecture has wider physical addresses; RAM starts at a page
+        raise typer.BadParameter(f"{text} is no place where RAM starts; write it as in 0x40000000")
+    return base
 
 
 RamBase = Annotated[

@@ -58,10 +58,14 @@ def plist(kernel: Kernel, *, threads: bool = False) -> Iterator[Process]:
     for what, names in OPTIONAL.items():
         if not all(any(kernel.knows(struct, name) for name in group) for struct, *group in names):
             kernel.trouble(f"{what} cannot be shown: `yamori doctor` tells what is not known; give --vmlinux")
+    empty = True
     for leader, row in _listed(kernel, kernel.init_task.address("tasks"), "tasks"):
+        empty = False
         yield row
         if threads:
             yield from _other_threads(kernel, leader)
+    if empty:  # every kernel that runs has init and kthreadd
+        kernel.trouble("there is no process at all: the guest is booting, or its list of tasks was cut")
 
 
 def _other_threads(kernel: Kernel, leader: Struct) -> Iterator[Process]:
