@@ -68,7 +68,7 @@ def test_file_is_not_long(path: Path) -> None:
 
 def test_what_is_looked_at_is_the_package() -> None:
     assert {"kernel", "cli", "probes", "errors"} <= set(map(room_of, FILES))
-    assert "yamori.errors.YamoriError" in {name for _, name in imports(SOURCE / "cli" / "main.py")}
+    assert "yamori.errors.YamoriError" in {name for _, name in imports(SOURCE / "cli" / "app.py")}
 
 
 def test_modules_of_a_room_do_not_import_each_other_in_circles() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.kernel.synthetic import ARM64, BUILD_ID, CALLS, MIB, RELEASE, Guest, Shape, build, shown, usual
+from tests.kernel.synthetic import ARM64, BUILD_ID, CALLS, MIB, RELEASE, X86, Guest, Shape, build, shown, usual
 
 import yamori
 from yamori import targets
+from yamori.address import GPA
 from yamori.errors import NoKernelError, ProfileError, TargetError
 from yamori.guest import open_guest
 from yamori.hypervisors.vm import Layout, RamSegment, VirtualMachine
@@ -76,6 +79,52 @@ def test_image_that_shrinks_while_it_is_open_is_one_error(image: tuple[Guest, Pa
         os.truncate(path, guest.at(guest.tasks[4].gva))
         with pytest.raises(TargetError, match="became shorter"):
             opened.plist()
+
+
+REBOOTS: dict[str, Callable[[], bytes | bytearray]] = {
+    "KASLR": lambda: build(replace(ARM64, image=ARM64.image + 0x20_0000)).ram,
+    "another place in RAM": lambda: bytes(2 * MIB) + build(ARM64).ram[: -2 * MIB],
+    "another architecture": lambda: build(X86).ram,
+    "another kernel": lambda: bytes(build(ARM64).ram).replace(b"(2023-05-08)", b"(2024-05-08)"),
+    "nothing yet": lambda: bytes(8 * MIB),
+}
+
+
+@pytest.mark.parametrize("kind", REBOOTS)
+def test_another_boot_is_one_error(image: tuple[Guest, Path], kind: str) -> None:
+    _, path = image
+    with yamori.open(f"file:{path}", ram_base=ARM64.base) as opened:
+        assert opened.plist().complete
+        path.write_bytes(REBOOTS[kind]())
+        for probe in (opened.banner, opened.plist, opened.syscall):
+            with pytest.raises(TargetError, match=r"file:.*has rebooted, or its kernel is gone; attach to it again"):
+                probe()
+
+
+def test_boot_of_the_same_kernel_at_the_same_place_and_a_new_host_name_are_served(image: tuple[Guest, Path]) -> None:
+    _, path = image
+    with yamori.open(f"file:{path}", ram_base=ARM64.base) as opened:
+        again = build(ARM64, plans=usual(3))
+        again.write(again.symbols["init_uts_ns"] + 65, b"lizard\0")
+        path.write_bytes(again.ram)
+        assert shown(opened.plist()) == again.tasks
+        assert opened.banner().rows[0].release == RELEASE
+
+
+def test_looking_whether_the_kernel_is_there_is_cheap(image: tuple[Guest, Path]) -> None:
+    _, path = image
+    with yamori.open(f"file:{path}", ram_base=ARM64.base) as opened:
+        reads = 0
+        read = opened.kernel.memory.read
+
+        def count(gpa: GPA, size: int) -> bytes:
+            nonlocal reads
+            reads += 1
+            return read(gpa, size)
+
+        opened.kernel.memory.read = count  # type: ignore[method-assign]
+        opened._check()
+        assert reads <= 8
 
 
 def test_failure_names_the_target_and_leaves_nothing_open(tmp_path: Path) -> None:

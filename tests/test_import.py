@@ -29,9 +29,20 @@ def test_api_is_imported_on_first_use_and_without_the_commands() -> None:
     assert not {name for name in loaded if name.startswith(("yamori.cli", "yamori.lab"))}
 
 
-def test_help_does_not_wait_for_the_kernel_room() -> None:
-    loaded = modules_after("import yamori.cli.output")
-    assert not {name for name in loaded if name.startswith(("yamori.kernel", "yamori.hypervisors", "yamori.lab"))}
+def test_help_does_not_wait_for_what_it_does_not_need() -> None:
+    loaded = modules_after("import yamori.cli.app")
+    rooms = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("yamori.")}
+    assert rooms == {"yamori.cli", "yamori.errors", "yamori.lab", "yamori.records"}
+    assert {name for name in loaded if name.startswith("yamori.lab")} == {"yamori.lab", "yamori.lab.devices"}
+    assert not loaded & {"asyncio", "rich.console", "rich.table", "rich.progress"}
+
+
+def test_entry_point_imports_next_to_nothing_before_it_minds_ctrl_c() -> None:
+    loaded = modules_after("import yamori.cli.main")
+    assert {name for name in loaded if name.startswith("yamori")} == {
+        "yamori", "yamori.errors", "yamori.cli", "yamori.cli.main",
+    }  # fmt: skip
+    assert not {name.partition(".")[0] for name in loaded} & HEAVY
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

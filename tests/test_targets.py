@@ -70,7 +70,7 @@ def test_what_is_no_target(schemes: list[Scheme], target: str) -> None:
 
 def test_several_vms_have_to_be_told_apart(schemes: list[Scheme]) -> None:
     schemes[1].vms = [ONE, replace(ONE, target="qemu:two", pid=8)]
-    with pytest.raises(TargetError, match=r"which of the 2 VMs .*\(qemu:one, qemu:two\)"):
+    with pytest.raises(TargetError, match=r"which of the 2 VMs .*\(qemu:one, qemu:two\); .*YAMORI_TARGET"):
         targets.attach()
 
 

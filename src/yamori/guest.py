@@ -7,13 +7,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from yamori import targets
-from yamori.errors import NoKernelError, TargetError, YamoriError
+from yamori.address import GPA, GVA
+from yamori.errors import Fault, NoKernelError, TargetError, YamoriError
 from yamori.hypervisors.vm import Layout, VirtualMachine
 from yamori.kernel.discovery import discover
 from yamori.kernel.given import Given
+from yamori.kernel.init_task import COMM_LENGTH, COMMS
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.profile import Profile
 from yamori.kernel.scan import Progress
+from yamori.kernel.uts import read_uts
 from yamori.memory.host import HostMemory
 from yamori.probes.banner import banner
 from yamori.probes.banner_text import parse
@@ -60,7 +63,7 @@ class Guest:
 
     def banner(self) -> Result[Banner]:
         """Say what runs in the guest: one row."""
-        self._memory.check_alive()
+        self._check()
         return run(self.kernel, banner(self.kernel))
 
     def known_trouble(self, advisories: str | Path | None = None) -> Trouble:
@@ -76,17 +79,42 @@ class Guest:
 
     def syscall(self, table: str = "native") -> Result[SystemCall]:
         """List a system-call table: ``native``, ``compat`` or ``x32``."""
-        self._memory.check_alive()
+        self._check()
         return run(self.kernel, syscall(self.kernel, table=table))
 
     def plist(self, *, threads: bool = False) -> Result[Process]:
         """List every process; with ``threads`` every thread."""
-        self._memory.check_alive()
+        self._check()
         return run(self.kernel, plist(self.kernel, threads=threads))
+
+    def _check(self) -> None:
+        """Make sure that the VM, and the kernel that is known, are still there."""
+        self._memory.check_alive()
+        if not _still_there(self.kernel):
+            raise TargetError(
+                "the guest has rebooted, or its kernel is gone", where=self.vm.target, hint="attach to it again"
+            )
 
     def close(self) -> None:
         """Let go of the guest's memory."""
         self._memory.close()
+
+
+def _still_there(kernel: Kernel) -> bool:
+    """Say whether what is known of a kernel still holds: its name, where it lies, and its page tables.
+
+    A boot of the same kernel at the same place passes, and may: all that is known holds for it, too.
+    """
+    init, uts = kernel.profile.init, kernel.profile.uts
+    try:
+        mapped = kernel.space.translate(GVA(init.gva)).gpa
+        comm = kernel.memory.read(GPA(init.comm), COMM_LENGTH)
+    except Fault:
+        return False
+    now = read_uts(kernel.memory, uts.gpa) if uts else None
+    # The guest's root may rename host and domain.
+    same = now is uts or (now and uts and now._replace(nodename=uts.nodename, proved=uts.proved) == uts)
+    return bool(same) and mapped == init.gpa and comm in COMMS
 
 
 def open_guest(
@@ -120,7 +148,7 @@ def open_guest(
     except (NoKernelError, TargetError) as error:
         error.where = error.where or vm.target
         if isinstance(error, NoKernelError) and vm.pid is None:
-            error.hint = "is it the whole RAM of a Linux guest, and --ram-base right?"
+            error.hint = "is it the whole RAM of a Linux guest, not cut short, and --ram-base right?"
         raise
 
 

@@ -73,4 +73,6 @@ def _only_one() -> str:
     if not running:
         raise TargetError("no VM runs on this machine", hint=f"name a target {EXAMPLES}, or try `yamori lab up armv7`")
     names = ", ".join(vm.target for vm in running)
-    raise TargetError(f"which of the {len(running)} VMs on this machine? ({names})", hint="name one as TARGET")
+    raise TargetError(
+        f"which of the {len(running)} VMs on this machine? ({names})", hint="name one as TARGET or in $YAMORI_TARGET"
+    )

@@ -16,7 +16,7 @@ from tests.kernel.synthetic import ARM, ARM64, BANNER, CALLS, MIB, RELEASE, X86,
 
 import yamori
 from yamori import targets
-from yamori.cli import main as entry
+from yamori.cli import app as entry
 from yamori.cli import output
 from yamori.hypervisors.vm import RamSegment, VirtualMachine
 
@@ -42,11 +42,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def command(*arguments: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["yamori", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            entry.main()
+        code = entry.run()
         captured = capsys.readouterr()
-        code = ended.value.code
-        return Ran(code if isinstance(code, int) else 0, captured.out, captured.err)
+        return Ran(code, captured.out, captured.err)
 
     return command
 
@@ -187,7 +185,35 @@ def test_name_of_the_file_is_printed_safely(run: Run, tmp_path: Path) -> None:
     assert run("plist", target, "--json").json()["rows"]
     ran = run("doctor", target)
     assert "\x1b" not in ran.out
+    assert "ram\\x1b[2J\\x0a\\xff" in ran.out
     assert is_error(run("plist", target + "x"), "no such file")
+
+
+@pytest.mark.parametrize("command", ["doctor", "banner", "syscall", "plist"])
+def test_names_of_files_that_are_not_utf8_in_json(run: Run, tmp_path: Path, command: str) -> None:
+    guest = build()
+    target = save(guest, tmp_path / os.fsdecode(b"ram\x1b\n\xff"))
+    symbols = tmp_path / os.fsdecode(b"System.map\xfe")
+    lines = (f"{address:016x} T {name}\n" for name, address in sorted(guest.symbols.items(), key=lambda pair: pair[1]))
+    symbols.write_text("".join(lines), encoding="ascii")
+    ran = run(command, target, "--symbols", str(symbols), "--json")
+    assert ran.code in {output.OK, output.NOT_EVERYTHING}, ran
+    assert ran.json()["target"].endswith("/ram\\x1b\\x0a\\xff")
+
+
+def test_targets_that_are_not_utf8_in_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "find", lambda: [vm("o\x1bne"), vm(os.fsdecode(b"tw\xff"))])
+    rows = run("targets", "--json").json()["rows"]
+    assert [row["name"] for row in rows] == ["o\\x1bne", "tw\\xff"]
+    assert rows[0]["lacks"] == ["a\\x1bthing"]
+
+
+@pytest.mark.parametrize("name", ["lab:\x1b", "qemu:\udcff\n", "qemu:/\x1b\udcff", "file:\x07\udcff", "\udcff:\x1b"])
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_targets_with_odd_names_that_are_not_there(run: Run, name: str, options: tuple[str, ...]) -> None:
+    ran = run("doctor", name, *options)
+    assert is_error(ran)
+    assert ran.err.removesuffix("\n").isprintable()
 
 
 def test_broken_list_is_exit_code_3(run: Run, tmp_path: Path) -> None:
@@ -307,7 +333,7 @@ def _commands(group: Any, *path: str) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for name, command in group.commands.items():
         below = (*path, name)
-        found += _commands(command, *below) if hasattr(command, "commands") else [below]
+        found += [below, *(_commands(command, *below) if hasattr(command, "commands") else ())]
     return found
 
 

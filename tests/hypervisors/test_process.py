@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -39,8 +41,19 @@ def test_listeners(tmp_path: Path) -> None:
         assert f"socket:[{found.inode}]" in process.descriptors(os.getpid()).values()
 
 
+def test_zombie() -> None:
+    program = shutil.which("sleep")
+    assert program
+    with subprocess.Popen([program, "1000"]) as child:
+        assert not process.ended(child.pid)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
+        assert process.ended(child.pid)
+        assert process.arguments(child.pid) == []
+
+
 def test_no_such_process() -> None:
-    for read in (process.arguments, process.owner, process.mappings, process.descriptors):
+    for read in (process.arguments, process.owner, process.ended, process.mappings, process.descriptors):
         with pytest.raises(OSError, match=r"[Nn]o such"):
             read(1 << 30)
     assert process.executable(1 << 30) == ""

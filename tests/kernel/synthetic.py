@@ -59,6 +59,8 @@ X86 = Machine("x86-64", 8, 0xFFFF_FFFF_8100_0000, 0xFFFF_8880_0000_0000, 0, "__x
 ARM64 = Machine("aarch64", 8, 0xFFFF_8000_1020_0000, 0xFFFF_0000_0000_0000, 0x4000_0000, "__arm64_", "aarch64")
 ARM = Machine("arm-short", 4, 0xC020_0000, 0xC000_0000, 0x4000_0000, "", "armv7l", root_at=0x4000)
 MACHINES = (X86, ARM64, ARM)
+MODULES = {X86.name: 0xFFFF_FFFF_C012_3000, ARM64.name: 0xFFFF_8000_0812_3000, ARM.name: 0xBF01_2000}
+"""Two pages where each has the code of modules: mapped, not in the image."""
 # From asm/unistd.h of each.
 NUMBERS = {
     X86.name: {"read": 0, "write": 1, "close": 3, "getpid": 39, "exit": 60},
@@ -456,6 +458,8 @@ def _tables_of_64(guest: Guest, *, table: int, page: int, block: int) -> None:
         map_one(machine.image + at, machine.base + IMAGE_AT + at, 12)
     for at in range(0, RAM_SIZE, 2 * MIB):
         map_one(machine.linear + at, machine.base + at, 21)
+    for at in (0, 0x1000):
+        map_one(MODULES[machine.name] + at, machine.base + IMAGE_AT + at, 12)
 
 
 def _arm_tables(guest: Guest) -> None:
@@ -463,6 +467,8 @@ def _arm_tables(guest: Guest) -> None:
     for at in range(0, RAM_SIZE, MIB):
         place = guest.machine.root_at + ((guest.machine.linear + at) >> 20) * 4
         guest.ram[place : place + 4] = (guest.machine.base + at | 0x402).to_bytes(4, "little")
+    place = guest.machine.root_at + (MODULES[ARM.name] >> 20) * 4
+    guest.ram[place : place + 4] = (guest.machine.base | 0x402).to_bytes(4, "little")
 
 
 TABLES = {X86.name: _x86_tables, ARM64.name: _arm64_tables, ARM.name: _arm_tables}

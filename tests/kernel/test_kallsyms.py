@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import random
 import struct
 import sys
@@ -156,6 +157,65 @@ def test_shuffled_addresses_are_refused_and_a_single_changed_one_is_not() -> Non
     random.Random(0).shuffle(words)
     image.data[at : at + size] = b"".join(words)
     assert locate(_memory(image.data), GPA(image.gpa("needle"))) is None
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_the_first_address_may_be_wrong(fmt: Any) -> None:
+    image = E.build(E.symbols(600, 1, fmt), fmt)
+    at = image.labels["addresses"]
+    for value in (4, 0x1000, 0x4000_0000, 0xFFFF_0000, 0xFFFF_FFFF):
+        image.data[at : at + 4] = struct.pack("<I", value)
+        memory = _memory(image.data)
+        tables = locate(memory, GPA(image.gpa("needle")))
+        assert tables is not None
+        assert (tables.addresses, tables.encoding) == (image.gpa("addresses"), NAMES[fmt.encoding])
+        expected = {tuple(row) for row in image.rows[1:]}
+        assert expected <= {tuple(symbol) for symbol in decode(memory, tables, _anchor(image, fmt))}
+
+
+def test_the_base_of_addresses_with_absolute_per_cpu_ones_may_be_wrong() -> None:
+    image = _sample()
+    index = next(index for index, (address, _, _) in enumerate(image.rows) if address >= E.KERNEL64)
+    at = image.labels["addresses"] + 4 * index
+    for value in (-5, 0x1000):
+        image.data[at : at + 4] = struct.pack("<i", value)
+        tables = locate(_memory(image.data), GPA(image.gpa("needle")))
+        assert tables is not None
+        assert tables.encoding == "relative, absolute per-CPU"
+
+
+@pytest.mark.parametrize(
+    "name", ["5.10 arm64", "6.12 x86-64 SMP", "6.12 arm64, no relative base", "6.6 arm", "7.0 arm64"]
+)
+def test_a_page_of_addresses_that_is_lost_is_told(name: str) -> None:
+    fmt = next(fmt for fmt in E.FORMATS if fmt.name == name)
+    image = E.build(E.symbols(3000, 1, fmt), fmt)
+    size = fmt.word if fmt.encoding == "absolute" else 4
+    whole = bytes(image.data)
+    told = 0
+    for fill, start in itertools.product((bytes(1), b"\xff", b"A", random.Random(1).randbytes(4096)), (0, 700, 1500)):
+        at = image.labels["addresses"] + size * start
+        image.data[:] = whole
+        image.data[at : at + 4096] = (fill * 4096)[:4096]
+        memory = _memory(image.data)
+        tables = locate(memory, GPA(image.gpa("needle")))
+        if tables is not None:
+            with pytest.raises(ProfileError, match=r"cannot be used: .*--symbols"):
+                decode(memory, tables, _anchor(image, fmt))
+            told += 1
+    assert told >= 3
+
+
+def test_many_symbols_of_one_address_are_no_damage() -> None:
+    """As ``sys_ni_syscall`` and its weak names on 32-bit Arm, and ``__kstrtabns_`` of x86-64's 5.10."""
+    for fmt in E.FORMATS:
+        rows = E.symbols(1500, 1, fmt)
+        rows[700:1000] = [(rows[700][0], "t", name) for _, _, name in rows[700:1000]]
+        image = E.build(rows, fmt)
+        memory = _memory(image.data)
+        tables = locate(memory, GPA(image.gpa("needle")))
+        assert tables is not None
+        assert len(decode(memory, tables, _anchor(image, fmt))) == 1500
 
 
 def test_digits_that_are_no_token_table_are_refused_cheaply() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import time
 from dataclasses import replace
 
 import pytest
@@ -11,12 +13,14 @@ from hypothesis import strategies as st
 from tests.kernel import synthetic
 from tests.kernel.synthetic import ARM, ARM64, MACHINES, MIB, Guest, Machine, Shape, build
 
-from yamori.address import GPA
-from yamori.errors import MemoryFault
-from yamori.kernel import init_task, root
+from yamori.address import GPA, GVA
+from yamori.errors import MemoryFault, NoKernelError
+from yamori.kernel import init_task, rambase, root
 from yamori.kernel.rambase import Rebased, find_base
 from yamori.kernel.root import Anchor, Evidence, Named, find_root, image_tables, init_mm_tables, search_root
 from yamori.memory.physical import BytesMemory, Region
+from yamori.translation.arm_lpae import ArmLpae
+from yamori.translation.space import AddressSpace
 
 machines = pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
 
@@ -161,6 +165,71 @@ def test_root_of_random_bytes_tells_no_base(seed: int) -> None:
     guest = build(ARM64)
     guest.ram[ARM64.root_at : ARM64.root_at + 0x1000] = random.Random(seed).randbytes(0x1000)
     assert find_base(evidence(guest, 0), [ARM64.root_at]) is None
+
+
+def test_search_for_the_base_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rambase, "PATIENCE", 0.1)
+    guest = build(ARM64)
+    proof = evidence(guest, 0)
+    table = guest.symbols["swapper_pg_dir"] - proof.init.image_offset
+    monkeypatch.setattr(rambase, "prove", lambda *_: None)
+    started = time.monotonic()
+    with pytest.raises(NoKernelError, match=r"not found in the 0\.1 s .*--ram-base"):
+        find_base(proof, itertools.repeat(table))
+    assert time.monotonic() - started < 5
+
+
+def single_leaf(guest: Guest) -> Evidence:
+    """Return evidence whose anchors all lie in the section of ``init_task``."""
+    proof = evidence(guest)
+    extra = Anchor("token table", proof.init.gpa + 0x8000)
+    return proof._replace(anchors=[proof.anchors[1], extra])
+
+
+def test_image_in_one_block_is_proved_by_lists_that_lead_out_of_it() -> None:
+    guest = build(ARM)
+    proof = single_leaf(guest)
+    block = proof.init.gpa >> 20
+    assert {gpa >> 20 for _, gpa in proof.anchors} == {block}
+    found = find_root(proof, [Named("somebody", guest.symbols["swapper_pg_dir"])])
+    assert found
+    assert found.gpa == ARM.base + ARM.root_at
+
+
+def test_lists_within_the_block_of_the_image_prove_nothing() -> None:
+    guest = build(ARM)
+    proof = single_leaf(guest)
+    near = (guest.init & -0x10_0000) + 0xF_0000
+    words = [guest.word(guest.init + at) for at in range(0, root.LIST_WINDOW, 4)]
+    for at, word in enumerate(words):
+        if word >= 0xC000_0000 and abs(word - guest.init) > root.LIST_WINDOW:
+            guest.words(guest.init + 4 * at, near)
+            guest.words(near + 4, guest.init + 4 * at)
+    assert find_root(proof, [Named("somebody", guest.symbols["swapper_pg_dir"])]) is None
+
+
+def test_random_page_that_is_a_block_of_a_gigabyte_is_no_root() -> None:
+    """With long descriptors one word of 512 maps all of a 32-bit kernel, its lists, too."""
+    guest = build(ARM)
+    proof = evidence(guest)
+    at = synthetic.DATA_AT + 0x2_0000
+    # The last of four first-level entries: a block with the access flag set, for 0xC0000000 and up.
+    guest.ram[at : at + 32] = bytes(24) + (ARM.base | 0x701).to_bytes(8, "little")
+    geometry = ArmLpae()
+    space = AddressSpace(proof.memory, geometry, GPA(ARM.base + at))
+    assert space.translate(GVA(guest.init)).gpa == proof.init.gpa
+    assert root.prove(proof, ARM.base + at, geometry, "") is None
+
+
+def test_rebased_memory_names_the_address_that_was_asked_for() -> None:
+    memory = Rebased(BytesMemory({0: bytes(64), 0x200: bytes(64)}), 0x4000_0000)
+    with pytest.raises(
+        MemoryFault, match=r"GPA 0x40001000 are beyond the end of RAM, 0x40000240: .*--ram-base"
+    ) as caught:
+        memory.read(GPA(0x4000_1000), 8)
+    assert caught.value.gpa == 0x4000_1000
+    with pytest.raises(MemoryFault, match="GPA 0x40000100 are outside"):
+        memory.read(GPA(0x4000_0100), 8)
 
 
 def test_rebased_memory() -> None:

@@ -198,6 +198,7 @@ def test_private_memory_over_a_file_is_populated_whole(tmp_path: Path) -> None:
 
 
 def test_after_close_nothing_is_left_open(ram: Ram) -> None:
+    area = mmap.mmap(ram.fd, MIB)
     before = len(list(Path("/proc/self/fd").iterdir()))
     memory = HostMemory((ram.segment(0, MIB), ram.segment(MIB, MIB, MIB)), pid=os.getpid())
     memory.close()
@@ -209,6 +210,44 @@ def test_after_close_nothing_is_left_open(ram: Ram) -> None:
     with pytest.raises(TargetError):
         HostMemory((ram.segment(0, MIB), RamSegment(MIB, MIB, "/none", 0, "shared")), pid=os.getpid())
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+    area.close()
+
+
+def test_descriptor_that_has_become_another_file_is_refused(ram: Ram, tmp_path: Path) -> None:
+    with mmap.mmap(ram.fd, MIB):
+        HostMemory((ram.segment(0, MIB),), pid=os.getpid()).close()
+        other = tmp_path / "other"
+        other.write_bytes(bytes(4 * MIB))
+        kept = os.dup(ram.fd)
+        fd = os.open(other, os.O_RDONLY)
+        os.dup2(fd, ram.fd)
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        with pytest.raises(TargetError, match="no longer the file that the VM has"):
+            HostMemory((ram.segment(0, MIB),), pid=os.getpid())
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        os.close(fd)
+        os.close(kept)
+
+
+def test_fifo_without_a_writer_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TargetError, match="the file has 0 bytes"):
+        HostMemory((RamSegment(0, MIB, str(tmp_path / "pipe"), 0, "shared"),))
+
+
+def test_beyond_a_raw_image_asks_whether_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "ram"
+    path.write_bytes(bytes(MIB))
+    with HostMemory((RamSegment(BASE, MIB, str(path), 0, "image"),)) as memory:
+        with pytest.raises(
+            MemoryFault, match=r"GPA 0x40200000 are beyond the end of the image, 0x40100000: .*--ram-base"
+        ):
+            memory.read(GPA(BASE + 2 * MIB), 8)
+        with pytest.raises(MemoryFault, match="outside the guest's RAM"):
+            memory.read(GPA(BASE - 8), 8)
+    in_a_core = RamSegment(BASE, MIB // 2, str(path), PAGE, "image")
+    with HostMemory((in_a_core,)) as memory, pytest.raises(MemoryFault, match="outside the guest's RAM"):
+        memory.read(GPA(BASE + 2 * MIB), 8)
 
 
 def test_descriptors_are_for_reading_alone(tmp_path: Path) -> None:

@@ -392,7 +392,14 @@ def test_empty_list() -> None:
 
 def test_inference_says_why_it_knows_nothing() -> None:
     guest = build(X86, Shape())
-    guest.words(node(guest, 5), node(guest, 5))
+    head = guest.member(guest.init, "tasks")
+    guest.words(head, head, head)
     types = discover(guest.memory()).profile.types[-1]
     assert isinstance(types, InferredTypes)
     assert "task_struct.tasks" in types.unknown
+
+
+def test_guest_that_is_still_booting_is_one_sentence() -> None:
+    kernel = discover(build(X86, plans=usual(0)[:2]).memory())
+    with pytest.raises(ProfileError, match=r"still booting: there is no user process yet; try again in a few seconds"):
+        listed(kernel)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.kernel import synthetic
-from tests.kernel.synthetic import ARM, ARM64, CALLS, MACHINES, X86, Guest, Machine, Shape, build
+from tests.kernel.synthetic import ARM, ARM64, CALLS, MACHINES, MODULES, X86, Guest, Machine, Shape, build
 
 from yamori.errors import ProfileError
 from yamori.kernel.discovery import discover
@@ -39,8 +39,17 @@ def entry(guest: Guest, nr: int) -> int:
 
 
 def module(machine: Machine) -> int:
-    """Return an address where the architecture has its modules: not in the image, and not mapped here."""
-    return {X86: 0xFFFF_FFFF_C012_3450, ARM64: 0xFFFF_8000_0812_3450, ARM: 0xBF01_2344}[machine]
+    """Return an address in the code of a module."""
+    return MODULES[machine.name] + 0x344
+
+
+@machines
+@shapes
+def test_data_behind_the_table_that_look_like_addresses_are_no_entries(machine: Machine, shape: Shape) -> None:
+    guest = build(machine, shape)
+    looks = {X86: 0xFFFF_FFFF_8FFF_FFF8, ARM64: 0xFFFF_00FF_003B_B8FF}.get(machine, 0xF03B_B8FC)
+    guest.words(entry(guest, CALLS), looks, looks)
+    assert len(table(guest).rows) == CALLS
 
 
 @machines
@@ -86,6 +95,7 @@ def test_hooks_are_found_or_the_table_is_not(machine: Machine, shape: Shape, hoo
     try:
         rows = table(guest).rows
     except ProfileError:
+        assert shape is SEARCHED
         assert len(hooks & set(synthetic.NUMBERS[machine.name].values())) >= 3
         return
     assert {row.nr for row in rows if row.in_kernel_text is False} == hooks
@@ -110,8 +120,21 @@ def test_table_that_cannot_be_found_is_one_sentence(machine: Machine) -> None:
 def test_table_of_zeros_at_its_symbol_is_one_sentence(machine: Machine) -> None:
     guest = build(machine)
     guest.write(entry(guest, 0), bytes(CALLS * machine.word))
-    with pytest.raises(ProfileError, match="there is no table at"):
+    with pytest.raises(ProfileError, match=r"no native system-call table was found.*--symbols"):
         table(guest)
+
+
+@machines
+def test_hooked_well_known_calls_of_a_named_table_are_shown_and_doubted(machine: Machine) -> None:
+    guest = build(machine)
+    hooks = sorted(synthetic.NUMBERS[machine.name].values())[:3]
+    for nr in hooks:
+        guest.words(entry(guest, nr), module(machine))
+    result = table(guest)
+    assert [row.nr for row in result if row.in_kernel_text is False] == hooks
+    assert len(result) == CALLS
+    assert not result.complete
+    assert "hooked, or the symbol is wrong" in result.reasons[0]
 
 
 def with_symbol(guest: Guest, name: str, address: int) -> Kernel:
@@ -120,26 +143,84 @@ def with_symbol(guest: Guest, name: str, address: int) -> Kernel:
     return Kernel(kernel.memory, replace(kernel.profile, symbols=[altered, *kernel.profile.symbols]))
 
 
-@pytest.mark.parametrize("address", [0, 0x1000, 0xFFFF_8000_1030_1001, (1 << 64) - 8, 0xFFFF_0000_7FFF_0000])
-def test_symbol_of_the_table_that_lies(address: int) -> None:
-    kernel = with_symbol(build(ARM64), "sys_call_table", address)
-    try:
-        result = run(kernel, syscall(kernel))
-    except ProfileError as error:
-        assert "there is no table at" in str(error)  # noqa: PT017  # either is an answer
-    else:
-        assert not result.complete
-        assert len(result) < CALLS
+def without_symbol(kernel: Kernel, address: int) -> Kernel:
+    """Put the table's symbol elsewhere in the one source that there is."""
+    rows = [
+        symbol if symbol.name != "sys_call_table" else symbol._replace(address=address)
+        for symbols in kernel.profile.symbols
+        for symbol in symbols
+    ]
+    return Kernel(kernel.memory, replace(kernel.profile, symbols=[Symbols(rows, "kallsyms")]))
 
 
-def test_table_that_ends_in_a_hole_is_cut_short() -> None:
+LIES = [0, 0x1000, 0xFFFF_8000_1030_1001, 0xFFFF_8000_1030_1008, (1 << 64) - 8, 0xFFFF_0000_7FFF_0000]
+
+
+@pytest.mark.parametrize("address", LIES)
+def test_symbol_of_the_table_that_lies_does_not_hide_the_table(address: int) -> None:
     guest = build(ARM64)
+    for kernel in (with_symbol(guest, "sys_call_table", address), without_symbol(discover(guest.memory()), address)):
+        result = run(kernel, syscall(kernel))
+        assert result.complete
+        assert [row.symbol for row in result] == guest.calls
+
+
+def test_table_before_which_its_symbol_lies_is_searched() -> None:
+    """As a page of zeros in kallsyms does: all its symbols are at the image's start."""
+    guest = build(ARM)
+    kernel = without_symbol(discover(guest.memory()), entry(guest, 0) - 4 * 60)
+    result = run(kernel, syscall(kernel))
+    assert [row.symbol for row in result] == guest.calls
+    assert any("is not the table" in note for note in result.notes)
+
+
+def test_symbol_that_leads_to_another_table_is_doubted_where_there_is_no_better() -> None:
+    guest = build(ARM64)
+    guest.write(entry(guest, 0), bytes(CALLS * 8))
     last = guest.linear(synthetic.RAM_SIZE - 0x1000)
     guest.words(last, *[guest.symbols["__arm64_sys_read"]] * 512)
     kernel = with_symbol(guest, "sys_call_table", last)
     result = run(kernel, syscall(kernel))
+    assert not result.complete
     assert len(result) == 512
     assert {row.symbol for row in result} == {"__arm64_sys_read"}
+
+
+@machines
+def test_symbol_that_was_moved_into_the_table_does_not_cut_it_short(machine: Machine) -> None:
+    guest = build(machine)
+    guest.words(entry(guest, 300), module(machine))
+    kernel = with_symbol(guest, "helper7", entry(guest, 250))
+    result = run(kernel, syscall(kernel))
+    assert len(result) == CALLS
+    assert [row.nr for row in result if row.in_kernel_text is False] == [300]
+    kernel = with_symbol(guest, "compat_sys_call_table", entry(guest, 250))
+    assert len(run(kernel, syscall(kernel))) == 250
+
+
+def test_names_with_a_compilers_suffix_are_known() -> None:
+    guest = build(ARM64)
+    kernel = discover(guest.memory())
+    rows = [
+        symbol._replace(name=f"{symbol.name}.cfi_jt") if "_sys_" in symbol.name else symbol
+        for symbol in kernel.profile.symbols[0]
+    ]
+    kernel = Kernel(kernel.memory, replace(kernel.profile, symbols=[Symbols(rows, "kallsyms")]))
+    result = run(kernel, syscall(kernel))
+    assert result.complete
+    assert len(result) == CALLS
+
+
+def test_damaged_kallsyms_are_said_to_be() -> None:
+    guest = build(ARM64)
+    at = synthetic.RODATA_AT + 0x4000 + guest.labels["addresses"]
+    guest.ram[at : at + 4 * 128] = bytes(4 * 128)
+    with pytest.raises(ProfileError, match=r"kallsyms, cannot be used: .* damaged.*--symbols"):
+        table(guest)
+    blob = synthetic.RODATA_AT + 0x4000
+    guest.ram[blob : blob + 0x10000] = bytes(0x10000)
+    with pytest.raises(ProfileError, match=r"missing, damaged or without them.*--symbols"):
+        table(guest)
 
 
 @shapes

@@ -143,6 +143,32 @@ def test_reserved_forms_fault(entries: list[int]) -> None:
         walk_entries(*entries)
 
 
+def test_memory_types_of_t_head() -> None:
+    """``_PAGE_NOCACHE_THEAD``, ``_PAGE_PMA_THEAD`` and ``_PAGE_IO_THEAD`` of Linux; bit 60 is reserved otherwise."""
+    for kind in range(32):
+        leaf = 0x8000_8000 >> 2 | V | R | kind << 59
+        if kind in {0b00000, 0b00100, 0b01000, 0b00110, 0b01110, 0b10010}:  # Svpbmt's first
+            assert walk_root(leaf) == (0x8000_8123, 1 << 12)
+        elif kind in {0b10000, 0b10100, 0b11000}:
+            assert walk_root(leaf) == (0x8000_5123, 1 << 16)  # Svnapot
+        else:
+            with pytest.raises(TranslationFault):
+                walk_root(leaf)
+
+
+def walk_root(leaf: int) -> tuple[int, int]:
+    blocks = {
+        0x1_0000 * (i + 1): entry.to_bytes(8, "little") * 512 for i, entry in enumerate((TO_SECOND, TO_THIRD, leaf))
+    }
+    found = RiscV(3).walk(PhysicalLoads(BytesMemory({**blocks})), GPA(0x1_0000), GVA(0x5123))
+    return found.gpa, found.page_size
+
+
+def test_pointer_has_no_memory_type_of_t_head() -> None:
+    with pytest.raises(TranslationFault):
+        walk_entries(TO_SECOND | 0b01110 << 59)
+
+
 @pytest.mark.parametrize("shape", list(geometries()), ids=str)
 @given(gva=st.integers(-5, 1 << 65))
 def test_canonical(shape: RiscV, gva: int) -> None:

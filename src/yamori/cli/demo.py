@@ -11,7 +11,6 @@ import typer
 from yamori import lab
 from yamori.cli import output
 from yamori.cli.lab import progress
-from yamori.lab.compare import lasting_differences, wrong_symbols
 from yamori.records import Process, escape
 
 if TYPE_CHECKING:
@@ -63,6 +62,8 @@ def _banner(vm: lab.Machine, guest: Guest) -> int:
 
 
 def _system_calls(vm: lab.Machine, guest: Guest) -> int:
+    from yamori.lab.compare import wrong_symbols  # noqa: PLC0415  `yamori --help` need not wait for it
+
     _title("yamori syscall")
     result = guest.syscall()
     wrong = wrong_symbols(result, vm.run("grep sys_ /proc/kallsyms", timeout=120).output)
@@ -75,6 +76,8 @@ def _system_calls(vm: lab.Machine, guest: Guest) -> int:
 
 
 def _processes(vm: lab.Machine, guest: Guest) -> int:
+    from yamori.lab.compare import lasting_differences  # noqa: PLC0415  as above
+
     _title("the guest's own ps".ljust(38) + "│ yamori plist")
     seen: list[Process] = []
 

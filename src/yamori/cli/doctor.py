@@ -46,15 +46,12 @@ def _report(guest: Guest) -> dict[str, object]:
     return {
         "schema": SCHEMA,
         "command": "doctor",
-        "target": safe(guest.vm.target),
-        "machine": safe(guest.vm.machine),
-        "how": [safe(note) for note in guest.vm.notes],
-        "lacks": [safe(lack) for lack in guest.vm.lacks],
+        "target": guest.vm.target,
+        "machine": guest.vm.machine,
+        "how": guest.vm.notes,
+        "lacks": guest.vm.lacks,
         "regions": [{"gpa": f"{region.gpa:#x}", "size": region.size} for region in guest.kernel.memory.regions],
-        "rows": [
-            {**step._asdict(), "where": safe(step.where), "found": safe(step.found), "seconds": round(step.seconds, 6)}
-            for step in _steps(guest)
-        ],
+        "rows": [{**step._asdict(), "seconds": round(step.seconds, 6)} for step in _steps(guest)],
         "members": members,
         "doubts": profile.doubts,
     }

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from yamori.records import Banner
 
 app = typer.Typer(
-    name="ids", help="Look into a guest: what it runs, its system calls, its processes.", no_args_is_help=True
+    name="ids",
+    help="Look into a guest: what it runs, its system calls, its processes.",
+    epilog="Examples: yamori ids plist lab:armv7, yamori ids banner qemu:gateway",
+    no_args_is_help=True,
 )
 
 TABLES = ("native", "compat", "x32")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="lab",
     help="Boot stock test devices (real Debian kernels in QEMU), look into them, end them.",
+    epilog="Examples: yamori lab up arm64 --name gateway, yamori lab exec gateway -- ps, yamori lab down --all",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )

@@ -1,79 +1,56 @@
-"""The ``yamori`` command."""
+"""The ``yamori`` command as a process: its streams, Ctrl-C, its end. Imports little, so that Ctrl-C is met early."""
 
 from __future__ import annotations
 
-import io
+import signal
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
-from yamori import __version__
-from yamori.cli import ids, lab, output
-from yamori.cli.demo import demo
-from yamori.cli.doctor import doctor
-from yamori.cli.targets import targets
-from yamori.errors import YamoriError
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code of a shell's command that Ctrl-C ended."""
 
-app = typer.Typer(
-    name="yamori",
-    help="Look into a Linux guest from outside: no agent, no debug info, no change to the guest.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    epilog="Examples: yamori lab up armv7, yamori plist, yamori syscall lab:armv7 --json, yamori doctor qemu:gateway",
-)
-app.add_typer(ids.app)
-app.add_typer(lab.app)
-for command in ids.app.registered_commands:
-    app.registered_commands.append(command)
-app.command(epilog="Example: yamori doctor lab:arm64")(doctor)
-app.command(epilog="Example: yamori targets --json")(targets)
-app.command(epilog="Example: yamori demo arm64")(demo)
+_AGAIN_SECONDS = 0.01
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        sys.stdout.write(f"yamori {__version__}\n")
-        raise typer.Exit
+class _CtrlC:
+    """A handler of SIGINT that knows afterwards whether it was called, whatever became of its exception on the way."""
 
+    came = False
 
-@app.callback()
-def options(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Look into a Linux guest from outside: no agent, no debug info, no change to the guest."""
-    del version  # its callback has seen to it
-
-
-WrongUsage: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
-"""What an argument that cannot be understood raises; older releases of typer take it from click."""
+    def __call__(self, *_where: object) -> None:
+        self.came = True
+        raise KeyboardInterrupt
 
 
 def main() -> None:
-    """Run the command; an error is one line and exit code 2."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show the branches of a tree
+    """Run the command and exit; an error is one line and exit code 2, Ctrl-C one line and 130."""
+    ctrl_c = _CtrlC()
     try:
-        sys.exit(app(standalone_mode=False))
-    except YamoriError as error:
-        sys.stderr.write(f"yamori: {output.safe(str(error))}\n")
-        sys.exit(output.ERROR)
-    except WrongUsage as error:
-        if type(error).__name__ != "NoArgsIsHelpError":  # which has printed the help
-            sys.stderr.write(f"yamori: {output.safe(_message(error))}\n")
-        sys.exit(output.ERROR)
-    except (KeyboardInterrupt, typer.Abort):
+        signal.signal(signal.SIGINT, ctrl_c)
+        signal.signal(signal.SIGALRM, ctrl_c)
+        sys.unraisablehook = _unraisable
+        from yamori.cli import streams  # noqa: PLC0415  Ctrl-C may come while modules are imported
+
+        streams.prepare()
+        from yamori.cli.app import run  # noqa: PLC0415  as above
+
+        code = run()
+    except KeyboardInterrupt:
+        ctrl_c.came = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    if ctrl_c.came:
         sys.stderr.write("yamori: interrupted\n")
-        sys.exit(130)
-    except BrokenPipeError:  # the reader, as in `yamori plist | head`, has seen enough
-        sys.stderr.close()
-        sys.exit(0)
+        code = INTERRUPTED
+    sys.exit(code)
 
 
-def _message(error: Exception) -> str:
-    message: str = getattr(error, "format_message", error.__str__)()
-    return f"{message.rstrip('.')}; `yamori --help` shows what there is"
+def _unraisable(lost: UnraisableHookArgs, /) -> None:
+    """Interrupt once more, a little later, where Ctrl-C fell into a callback of the interpreter's, which ignores it."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+    else:
+        sys.__unraisablehook__(lost)

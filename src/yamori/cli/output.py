@@ -100,7 +100,12 @@ def stdout() -> Console:
 
 def safe(text: str) -> str:
     """Return text that somebody else chose as one printable line: what a terminal would act on is escaped."""
-    return "".join(char if char.isprintable() else escape(char.encode("utf-8", "replace")) for char in text)
+    return "".join(char if char.isprintable() else escape(_bytes(char)) for char in text)
+
+
+def _bytes(char: str) -> bytes:
+    """Return the bytes of a character, or the byte that it stands for in a file's name that is not UTF-8."""
+    return char.encode("utf-8", "surrogateescape" if "\udc80" <= char <= "\udcff" else "replace")
 
 
 def envelope(command: str, guest: Guest, result: Result[R], **more: Any) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def envelope(command: str, guest: Guest, result: Result[R], **more: Any) -> dict
     return {
         "schema": SCHEMA,
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "target": safe(guest.vm.target),
+        "target": guest.vm.target,
         "kernel": profile.uts.release if profile.uts else "",
         "command": command,
         "complete": result.complete,
@@ -124,10 +129,23 @@ def envelope(command: str, guest: Guest, result: Result[R], **more: Any) -> dict
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON object."""
+    """Print one JSON object, in UTF-8 as the format demands; text in it is made safe."""
     import msgspec  # noqa: PLC0415  `yamori --help` need not wait for it
 
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    encoded = msgspec.json.encode(_safe_throughout(msgspec.to_builtins(value)))
+    sys.stdout.flush()
+    sys.stdout.buffer.write(msgspec.json.format(encoded, indent=2) + b"\n")
+
+
+def _safe_throughout(value: Any) -> Any:
+    """Return built-in values with every text safe: names of files need not be UTF-8, which JSON has to be."""
+    if isinstance(value, str):
+        return safe(value)
+    if isinstance(value, dict):
+        return {safe(key): _safe_throughout(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_safe_throughout(item) for item in value]
+    return value
 
 
 def print_table(headings: dict[str, str], rows: Iterator[tuple[str, ...]]) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from yamori import targets as known
 from yamori.cli import output
-from yamori.cli.output import AsJson, safe
-from yamori.hypervisors.vm import VirtualMachine
+from yamori.cli.output import AsJson
 from yamori.records import SCHEMA
+
+if TYPE_CHECKING:
+    from yamori.hypervisors.vm import VirtualMachine
 
 
 def targets(*, as_json: AsJson = False) -> None:
     """List the VMs on this machine, and what attaching to each lacks."""
+    from yamori import targets as known  # noqa: PLC0415  `yamori --help` need not wait for it
+
     found = known.find()
     if as_json:
         output.print_json({"schema": SCHEMA, "command": "targets", "rows": [_plain(vm) for vm in found]})
@@ -29,14 +32,14 @@ def _plain(vm: VirtualMachine) -> dict[str, Any]:
     """Return what ``--json`` shows of a VM, of its layouts the most likely."""
     layout = vm.layouts[0] if vm.layouts else ()
     return {
-        "target": safe(vm.target),
-        "name": safe(vm.name),
+        "target": vm.target,
+        "name": vm.name,
         "pid": vm.pid,
-        "machine": safe(vm.machine),
+        "machine": vm.machine,
         "regions": [{"gpa": f"{segment.gpa:#x}", "size": segment.size} for segment in layout],
         "base_known": vm.base_known,
-        "lacks": list(map(safe, vm.lacks)),
-        "notes": list(map(safe, vm.notes)),
+        "lacks": vm.lacks,
+        "notes": vm.notes,
     }
 
 

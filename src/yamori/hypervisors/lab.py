@@ -115,7 +115,10 @@ def attach(name: str, *, ram_base: int | None = None) -> VirtualMachine:
         others = ", ".join(other.name for other in records())
         hint = f"running: {others}" if others else "start one with `yamori lab up DEVICE`"
         raise TargetError("no such lab VM is running", where=f"{SCHEME}:{name}", hint=hint)
-    return replace(qemu.attach(str(record.pid), ram_base=ram_base), target=f"{SCHEME}:{name}", name=name)
+    try:
+        return replace(qemu.attach(str(record.pid), ram_base=ram_base), target=f"{SCHEME}:{name}", name=name)
+    except TargetError as error:
+        raise TargetError(error.message, where=f"{SCHEME}:{name}", hint=error.hint) from None
 
 
 def find() -> list[VirtualMachine]:

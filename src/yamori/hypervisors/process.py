@@ -97,6 +97,16 @@ def parent(pid: int) -> int:
     return _status(pid, "PPid:")
 
 
+def ended(pid: int) -> bool:
+    """Say whether a process has ended and is only kept until its parent asks for its exit code (a zombie).
+
+    Raises:
+        OSError: There is no such process, or it is hidden.
+    """
+    stat = Path(f"/proc/{pid}/stat").read_bytes()
+    return stat[stat.rindex(b")") + 2 :][:1] in {b"Z", b"X"}  # the name before it may hold parentheses
+
+
 def _status(pid: int, field: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
         if line.startswith(field):

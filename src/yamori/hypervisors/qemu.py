@@ -54,10 +54,9 @@ class _Ram(NamedTuple):
 def find() -> list[VirtualMachine]:
     """Return every QEMU system process that can be seen, with what attaching to it lacks."""
     running = _running()
-    names = [qemu.name for qemu in running]
     found = []
     for qemu in running:
-        spec = qemu.command.name if names.count(qemu.name) == 1 and _plain(qemu.command.name) else str(qemu.pid)
+        spec = _spec(qemu, running)
         try:
             found.append(_attach(qemu, f"{SCHEME}:{spec}", None, None, quiet=True))
         except TargetError as error:
@@ -93,6 +92,13 @@ def attach(spec: str, *, ram_base: int | None = None) -> VirtualMachine:
     raise TargetError(_why_not(spec), where=target, hint=_others(running))
 
 
+def _spec(qemu: _Qemu, running: list[_Qemu]) -> str:
+    """Return what names this VM and no other."""
+    name = qemu.command.name
+    alone = [other.command.name for other in running].count(name) == 1
+    return name if alone and _plain(name) else str(qemu.pid)
+
+
 def _plain(name: str) -> bool:
     """Say whether a name can be typed as a target without being taken for something else."""
     return bool(name) and "/" not in name and not name.isdecimal()
@@ -121,13 +127,15 @@ def _why_not(spec: str) -> str:
         return "no QEMU VM has this name"
     try:
         name = Path(f"/proc/{int(spec)}/comm").read_text(errors="replace").strip()
+        if process.ended(int(spec)):
+            return "the VM has ended" if architecture(name) else f"process {spec} ({name}) has ended"
     except (OSError, ValueError):
         return "there is no such process"
     return f"process {spec} ({name}) is not a QEMU system emulator"
 
 
-def _others(running: Iterable[_Qemu]) -> str:
-    names = [f"{SCHEME}:{qemu.command.name or qemu.pid}" for qemu in running]
+def _others(running: list[_Qemu]) -> str:
+    names = [f"{SCHEME}:{_spec(qemu, running)}" for qemu in running]
     return (
         f"there is {', '.join(names[:8])}"
         if names
@@ -147,7 +155,7 @@ def _attach_by_socket(path: str, target: str, running: list[_Qemu], ram_base: in
             raise TargetError(f"who listens on this socket {said}", where=target, hint=_others(running))
         command = owners[0].command
         if not monitor.greets and _is(path, command.sockets) and not _is(path, command.qmp):
-            hint = f"name the VM instead: {SCHEME}:{command.name or owners[0].pid}"
+            hint = f"name the VM instead: {SCHEME}:{_spec(owners[0], running)}"
             raise TargetError("this socket of the VM is not its QMP socket", where=target, hint=hint)
         return _attach(owners[0], target, ram_base, monitor)
 

@@ -143,7 +143,7 @@ class _Discovery:
 
     def _sort_out(self) -> None:
         memory, places = self.memory, self.places
-        self.candidates = list(dict.fromkeys(first_task.candidates(memory, places["init_task"])))
+        self.candidates = list(dict.fromkeys(first_task.candidates(memory, places["init_task"], self.doubt)))
         for sightings in places.values():
             if len(sightings) > MOST_LOOKED_AT:
                 sightings.sort(key=self._distance)

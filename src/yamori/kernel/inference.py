@@ -1,53 +1,40 @@
 """Layouts of ``task_struct``, ``cred`` and ``signal_struct`` without debug info: from what must hold over all tasks.
 
-Each member is found by an invariant that the kernel itself relies on, tried at every offset over a sample of all
-processes; it is taken only if exactly one offset passes, and otherwise is *not known*. The order of neighbours in
-``include/linux/sched.h`` narrows the search where it has been the same since Linux 3.10; a kernel with RANDSTRUCT fails
-those checks and is refused.
+Each member is found by an invariant that the kernel itself relies on, tried at every offset over a sample of tasks; it
+is taken only if exactly one offset passes, and otherwise is *not known*. Three quarters have to agree, so a task that
+somebody altered costs nothing; and they are kernel threads, in which no user of the guest has a say. Programs are
+asked, too, where no user can make them disagree. The order of neighbours in ``include/linux/sched.h`` narrows the
+search where it has been the same since Linux 3.10; a kernel with RANDSTRUCT fails those checks and is refused.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
-from typing import NamedTuple
 
 from yamori.address import GPA, GVA
 from yamori.errors import Fault
 from yamori.kernel.init_task import COMM_LENGTH, InitTask
+from yamori.kernel.invariants import CRED_REACH, Quorum, are_births, enough, ids_of_root, nanoseconds, timespec
+from yamori.kernel.sample import BEHIND_COMM, Family, Reader, Sample, Task
 from yamori.kernel.types import Member, Provenance, Types
 from yamori.translation.space import AddressSpace
 
-SAMPLE = 96
-"""Processes looked at: the oldest (kernel threads and init are among them) and the youngest (users' programs)."""
+STILL_BOOTING = "the guest is still booting: there is no user process yet"
+"""Why members are not known where ``InferredTypes.booting``."""
 
-MOST_TASKS = 1 << 16
-MOST_LINKS = 4 * MOST_TASKS
-"""List nodes that are looked at in all: any word of a hostile ``init_task`` may start a ring."""
-RING_ATTEMPTS = 4  # tasks come and go while their ring is walked
+FEW = 4
+"""Kernel threads without which nothing is told; a kernel that has booted has 30 and more."""
+
 MM_REACH = 256  # pgd is among the first members of mm_struct
-BEHIND_COMM = 2048  # fs, files, nsproxy, signal follow comm closely
 PF_KTHREAD = 0x0020_0000  # include/linux/sched.h, since 2.6.27 (246bb0b1deb2)
 SIGCHLD = 17
 PID_MAX_LIMIT = 1 << 22  # include/linux/threads.h
-CAPABILITY_BITS = range(30, 65)  # CAP_LAST_CAP + 1, 41 in 6.x; all 64 before 3.17 (7d8b6c63751c)
+IDS = ("uid", "gid", "suid", "sgid", "euid", "egid", "fsuid", "fsgid")
 SLEEPING = frozenset({1, 2, 0x402, 0x2001, 0x2002, 0x100, 0x101, 0x102})
 """Usual values of a sleeping task's state: (UN)INTERRUPTIBLE, IDLE (4.2), with FREEZABLE (6.1) or WAKEKILL."""
 STATE_BITS = 0xFFFF
-FEW = 8  # kernel threads; a kernel has 30 and more
-
-
-class Task(NamedTuple):
-    """One process of the sample.
-
-    Attributes:
-        gva: Address of its ``task_struct``.
-        data: The bytes of ``task_struct`` up to ``BEHIND_COMM`` behind ``comm``.
-    """
-
-    gva: int
-    data: bytes
+EXIT_STATES = frozenset({0, 16, 32, 48})  # ZOMBIE and DEAD have changed places in 3.15 (ad86622b478e)
 
 
 class InferredTypes:
@@ -57,6 +44,7 @@ class InferredTypes:
         members: (structure, member) → where it lies.
         unknown: What was looked for and not found, with the reason.
         processes: How many processes the invariants were tried on.
+        booting: Nothing but the kernel's own threads is there, or not even those: see ``STILL_BOOTING``.
     """
 
     provenance: Provenance = "inferred"
@@ -65,6 +53,7 @@ class InferredTypes:
         self.members: dict[tuple[str, str], Member] = {}
         self.unknown: dict[str, str] = {}
         self.processes = 0
+        self.booting = False
 
     def member(self, struct: str, path: str) -> Member | None:
         """Return where ``path`` lies in ``struct``, or ``None``."""
@@ -90,42 +79,19 @@ def infer(space: AddressSpace, init: InitTask) -> InferredTypes:
     Returns:
         What is known; empty where ``init_task`` does not have the shape that all kernels without RANDSTRUCT share.
     """
-    inference = _Inference(space, init)
+    inference = _Inference(Reader(space, init))
     inference.run()
     return inference.types
 
 
 class _Inference:
-    def __init__(self, space: AddressSpace, init: InitTask) -> None:
-        self.space = space
-        self.init = init
-        self.word = init.word_size
-        self.comm = init.comm - init.gpa
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.word = reader.word_size
+        self.comm = reader.comm
         self.types = InferredTypes()
-        self.tasks: list[Task] = []
-        self.kernel_threads: list[Task] = []
-        self.users: list[Task] = []
-        self.links = 0
-
-    # --- reading -----------------------------------------------------------------------------------------------
-
-    def read_task(self, gva: int) -> Task | None:
-        try:
-            return Task(gva, self.space.read(GVA(gva), self.comm + BEHIND_COMM))
-        except Fault:
-            return None
-
-    def at(self, task: Task, offset: int) -> int:
-        return int.from_bytes(task.data[offset : offset + self.word], "little")
-
-    def pointer(self, gva: int) -> int | None:
-        try:
-            return self.space.pointer(GVA(gva))
-        except Fault:
-            return None
-
-    def is_address(self, value: int) -> bool:
-        return value % self.word == 0 and self.space.geometry.canonical(GVA(value))
+        self.sample = Sample()
+        self.quorum = Quorum()
 
     # --- stating -----------------------------------------------------------------------------------------------
 
@@ -140,311 +106,316 @@ class _Inference:
         self.types.unknown[what] = "no offset passes" if not found else f"{len(found)} offsets pass"
         return None
 
+    def clearly(self, what: str, first: int, last: int, step: int, test: Callable[[int], bool]) -> int | None:
+        """Return the one offset that passes, unless another one comes near it.
+
+        Somebody who alters tasks until the true offset fails, and writes something like it elsewhere, has to leave less
+        than a quarter of them as they were.
+        """
+        found = self.only(what, self.where(first, last, step, test))
+        if found is not None:
+            with self.quorum.lowered():
+                near = [offset for offset in self.where(first, last, step, test) if offset != found]
+            if near:
+                self.types.unknown[what] = f"another offset comes near: {near[0]}, not only {found}"
+                return None
+        return found
+
     def where(self, first: int, last: int, step: int, test: Callable[[int], bool]) -> Iterator[int]:
         return (offset for offset in range(-(-first // step) * step, last, step) if test(offset))
+
+    def offset(self, name: str) -> int:
+        return self.types.members["task_struct", name].offset
 
     # --- the steps ---------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        init = self.read_task(self.init.gva)
+        init = self.reader.task(self.reader.init)
         if init is None:
             self.types.unknown["task_struct"] = "init_task cannot be read"
-        elif self.parents(init) and self.find_tasks(init):
-            self.members()
+            return
+        family = self.family(init)
+        if family is None:
+            return
+        self.sample = self.reader.gather(family)
+        self.types.processes = len(self.sample.kernel_threads) + len(self.sample.users)
+        if len(self.sample.kernel_threads) < FEW:
+            self.types.booting = True
+            self.types.unknown["task_struct.tasks"] = "there are too few kernel threads"
+        elif self.tasks(init, family):
+            self.members(init)
 
-    def members(self) -> None:
+    def members(self, init: Task) -> None:
         self.state("task_struct", "comm", self.comm, COMM_LENGTH)
         self.identity()
-        self.memory_and_flags()
-        self.page_tables()
+        self.flags()
+        self.memory()
+        self.page_tables(init)
         self.credentials()
         self.start_times()
         self.exit_fields()
         self.threads()
 
-    def parents(self, init: Task) -> bool:
+    def family(self, init: Task) -> Family | None:
         """``real_parent``, ``parent``, ``children``, ``sibling``, ``group_leader`` follow each other."""
-        gva, word = init.gva, self.word
 
         def fits(offset: int) -> bool:
-            sibling = gva + offset + 4 * word
-            return (
-                self.at(init, offset) == self.at(init, offset + word) == gva
-                and self.at(init, offset + 4 * word) == self.at(init, offset + 5 * word) == sibling
-                and self.at(init, offset + 6 * word) == gva
+            family = Family(offset, self.word)
+            if not init.word(offset) == init.word(family.parent) == init.word(family.group_leader) == init.gva:
+                return False
+            sibling = init.gva + family.sibling  # of nobody, so it points to itself
+            alone = init.word(family.sibling) == init.word(family.sibling + self.word) == sibling
+            return alone or bool(self.reader.children(init.gva, family))
+
+        last = self.comm - 7 * self.word
+        offset = self.only("task_struct.real_parent", self.where(0, last, self.word, fits))
+        if offset is None:
+            return None
+        family = Family(offset, self.word)
+        for name in ("real_parent", "parent", "group_leader"):
+            self.state("task_struct", name, getattr(family, name), self.word)
+        for name in ("children", "sibling"):
+            self.state("task_struct", name, getattr(family, name), 2 * self.word)
+        return family
+
+    def tasks(self, init: Task, family: Family) -> bool:
+        """``tasks`` links group leaders only, ``init_task`` among them."""
+        tasks = [*self.sample.kernel_threads, *self.sample.users]
+
+        def is_leader(gva: int) -> bool:
+            return self.reader.pointer(gva + family.group_leader) == gva
+
+        def linked(task: Task, offset: int) -> bool:
+            """Say whether a neighbour on either side links back: one bad pointer breaks one side of two tasks."""
+            node = task.gva + offset
+            sides = (task.word(offset), self.word), (task.word(offset + self.word), 0)
+            return any(
+                other != node
+                and self.reader.is_address(other)
+                and self.reader.pointer(other + back) == node
+                and is_leader(other - offset)
+                for other, back in sides
             )
 
-        offset = self.only("task_struct.real_parent", self.where(0, self.comm - 7 * word, word, fits))
-        if offset is None:
-            return False
-        for index, name in enumerate(("real_parent", "parent")):
-            self.state("task_struct", name, offset + index * word, word)
-        self.state("task_struct", "children", offset + 2 * word, 2 * word)
-        self.state("task_struct", "sibling", offset + 4 * word, 2 * word)
-        self.state("task_struct", "group_leader", offset + 6 * word, word)
-        return True
+        def neighbours(offset: int) -> bool:
+            """Say whether any task says that it is next to ``init_task``; on a list of sched_ext none does."""
+            sides = offset, offset + self.word
+            return any(task.word(side) == init.gva + offset for task in tasks for side in sides)
 
-    def offset(self, name: str) -> int:
-        return self.types.members["task_struct", name].offset
+        def fits(offset: int) -> bool:
+            in_ring = linked(init, offset) or (self.quorum.low and neighbours(offset))
+            return in_ring and self.all_agree(lambda task: linked(task, offset))
 
-    def find_tasks(self, init: Task) -> bool:
-        """``tasks`` is the ring from ``init_task`` whose members are all group leaders."""
-        leader = self.offset("group_leader")
-        rings: dict[int, list[int]] = {}
-        for _ in range(RING_ATTEMPTS):
-            if not rings:
-                offsets = range(0, self.offset("real_parent"), self.word)
-                found = ((offset, self.ring(init.gva, offset, leader)) for offset in offsets)
-                rings = {offset: ring for offset, ring in found if len(ring) >= 2}
-        tasks = self.only("task_struct.tasks", rings)
-        if tasks is None:
-            return False
-        self.state("task_struct", "tasks", tasks, 2 * self.word)
-        ring = rings[tasks]
-        self.types.processes = len(ring)
-        chosen = ring if len(ring) <= SAMPLE else ring[: SAMPLE // 2] + ring[-SAMPLE // 2 :]
-        self.tasks = [task for gva in chosen if (task := self.read_task(gva))]
-        if len(self.tasks) * 2 < len(chosen):
-            self.types.unknown["task_struct.pid"] = "most tasks cannot be read"
-            return False
-        return True
+        offset = self.clearly("task_struct.tasks", 0, family.real_parent, self.word, fits)
+        if offset is not None:
+            self.state("task_struct", "tasks", offset, 2 * self.word)
+        return offset is not None
 
-    def ring(self, init: int, offset: int, leader: int) -> list[int]:
-        """Return the tasks linked at ``offset``, without ``init_task``; empty unless the ring closes."""
-        head = init + offset
-        previous = head
-        node = self.pointer(head)
-        found: list[int] = []
-        while node is not None and node != head and len(found) < MOST_TASKS and self.links < MOST_LINKS:
-            self.links += 1
-            task = node - offset
-            if (
-                not self.is_address(node)
-                or self.pointer(node + self.word) != previous
-                or self.pointer(task + leader) != task
-            ):
-                return []
-            found.append(task)
-            previous, node = node, self.pointer(node)
-        return found if node == head else []
+    def all_agree(self, test: Callable[[Task], bool]) -> bool:
+        return self.quorum.agrees(self.sample.kernel_threads, test) and self.quorum.agrees(self.sample.users, test)
 
     def identity(self) -> None:
-        """``pid`` and ``tgid``: equal for leaders, all different, 1 and 2 among them, before ``real_parent``."""
+        """``pid`` and ``tgid``: equal for leaders, different between them; 1 and 2 are the eldest's."""
+        kthreadd, users = self.sample.kernel_threads[0], self.sample.users
 
         def fits(offset: int) -> bool:
-            pids = [int.from_bytes(task.data[offset : offset + 4], "little") for task in self.tasks]
-            tgids = [int.from_bytes(task.data[offset + 4 : offset + 8], "little") for task in self.tasks]
-            return pids == tgids and len(set(pids)) == len(pids) and {1, 2} <= set(pids) and max(pids) < PID_MAX_LIMIT
-
-        offset = self.only("task_struct.pid", self.where(self.offset("tasks"), self.offset("real_parent"), 4, fits))
-        if offset is None:
-            return
-        self.state("task_struct", "pid", offset, 4, signed=True)
-        self.state("task_struct", "tgid", offset + 4, 4, signed=True)
-        kthreadd = next(
-            (task.gva for task in self.tasks if int.from_bytes(task.data[offset : offset + 4], "little") == 2), 0
-        )
-        parent = self.offset("real_parent")
-        for task in self.tasks:
-            is_kernel = kthreadd in (task.gva, self.at(task, parent))
-            (self.kernel_threads if is_kernel else self.users).append(task)
-
-    def memory_and_flags(self) -> None:
-        """``mm`` is NULL for kernel threads, ``active_mm`` equals it for others; ``flags`` has PF_KTHREAD."""
-        if not self.kernel_threads or not self.users:
-            self.types.unknown["task_struct.mm"] = "no user process to tell kernel threads from"
-            return
-        word = self.word
-
-        def flag(task: Task, offset: int) -> bool:
-            return bool(int.from_bytes(task.data[offset : offset + 4], "little") & PF_KTHREAD)
-
-        def is_flags(offset: int) -> bool:
-            flagged = sum(flag(task, offset) for task in self.kernel_threads)
-            # void *stack; refcount_t usage; unsigned int flags;
             return (
-                flagged * 4 >= len(self.kernel_threads) * 3
-                and not any(flag(task, offset) for task in self.users)
-                and self.are_stacks(offset - 4 - word)
+                self.all_agree(lambda task: task.u32(offset) == task.u32(offset + 4) in range(1, PID_MAX_LIMIT))
+                and self.quorum.differ(self.sample.kernel_threads, lambda task: task.u32(offset))
+                and self.quorum.differ(users, lambda task: task.u32(offset))
+                and (self.quorum.low or kthreadd.u32(offset) == 2 or any(task.u32(offset) == 1 for task in users[:1]))
             )
 
-        flags = self.only("task_struct.flags", self.where(word + 4, self.offset("tasks"), 4, is_flags))
-        if flags is not None:
-            # A helper of the kernel in user mode (core_pattern's, say) is a child of kthreadd, too.
-            helpers = [task for task in self.kernel_threads if not flag(task, flags)]
-            self.kernel_threads = [task for task in self.kernel_threads if flag(task, flags)]
-            self.users += helpers
-            self.state("task_struct", "flags", flags, 4)
-            stack = flags - 4 - word
-            self.state("task_struct", "stack", stack, word)
-            self.find_state(stack)
+        offset = self.clearly("task_struct.pid", self.offset("tasks"), self.offset("real_parent"), 4, fits)
+        if offset is not None:
+            self.state("task_struct", "pid", offset, 4, signed=True)
+            self.state("task_struct", "tgid", offset + 4, 4, signed=True)
 
-        def is_mm(offset: int) -> bool:
-            return all(self.at(task, offset) == 0 for task in self.kernel_threads) and all(
-                self.is_address(mm := self.at(task, offset)) and mm == self.at(task, offset + word)
-                for task in self.running_users(offset)
-            )
+    def flags(self) -> None:
+        """``void *stack; refcount_t usage; unsigned int flags;``: kernel threads have PF_KTHREAD, programs do not."""
+        kernel_threads, users = self.sample.kernel_threads, self.sample.users
 
-        mm = self.only("task_struct.mm", self.where(self.offset("tasks"), self.offset("real_parent"), word, is_mm))
-        if mm is not None:
-            self.state("task_struct", "mm", mm, word)
-            self.state("task_struct", "active_mm", mm + word, word)
-
-    @property
-    def steady(self) -> list[Task]:
-        """The kernel's own threads, of which a user of the guest can change nothing; all tasks where they are few."""
-        return self.kernel_threads if len(self.kernel_threads) >= FEW else self.tasks
-
-    def page_tables(self) -> None:
-        """``mm->pgd``: each program's table maps the kernel, too; not so where the halves have roots of their own."""
-        mm = self.types.member("task_struct", "mm")
-        if mm is None:
-            return
-        objects = {self.at(task, mm.offset) for task in self.users} - {0}
-
-        def leads_to_kernel(table: int) -> bool:
-            if not table or table % self.space.geometry.root_alignment or not self.is_address(table):
-                return False
-            try:
-                root = self.space.translate(GVA(table)).gpa
-                own = AddressSpace(self.space.memory, self.space.geometry, GPA(root))
-                return own.translate(GVA(self.init.gva)).gpa == self.init.gpa
-            except Fault:
-                return False
+        def is_kernel(task: Task, offset: int) -> bool:
+            return bool(task.u32(offset) & PF_KTHREAD)
 
         def fits(offset: int) -> bool:
-            tables = [self.pointer(address + offset) for address in objects]
-            return all(table is not None and leads_to_kernel(table) for table in tables)
+            stack = offset - 4 - self.word
+            return self.quorum.agrees(kernel_threads, lambda task: is_kernel(task, offset)) and self.are_stacks(stack)
 
-        offset = self.only("mm_struct.pgd", self.where(0, MM_REACH, self.word, fits)) if objects else None
-        if offset is not None:
-            self.state("mm_struct", "pgd", offset, self.word)
+        def tells(offset: int) -> bool:
+            if not fits(offset):
+                return False
+            programs = sum(not is_kernel(task, offset) for task in users)
+            return programs > 0 if self.quorum.low else enough(programs, len(users))
 
-    def running_users(self, mm: int) -> list[Task]:
-        """Return the user processes of the sample that have not ended: those have no ``mm`` any more."""
-        alive = [task for task in self.users if self.at(task, mm)]
-        return alive if len(alive) * 2 >= len(self.users) else self.users
+        first, last = self.word + 4, self.offset("tasks")
+        offset = self.clearly("task_struct.flags", first, last, 4, tells)
+        if offset is None:
+            with self.quorum.lowered():
+                self.types.booting = any(self.where(first, last, 4, fits)) and not any(
+                    self.where(first, last, 4, tells)
+                )
+            return
+        # A helper of the kernel in user mode (core_pattern's, say) is a child of kthreadd, too.
+        users += [task for task in kernel_threads if not is_kernel(task, offset)]
+        kernel_threads[:] = [task for task in kernel_threads if is_kernel(task, offset)]
+        self.state("task_struct", "flags", offset, 4)
+        self.state("task_struct", "stack", offset - 4 - self.word, self.word)
+        self.find_state(offset - 4 - self.word)
 
     def are_stacks(self, offset: int) -> bool:
         """Say whether the words at ``offset`` are page-aligned kernel addresses, each task's own (``stack``)."""
         if offset < 0 or offset % self.word:
             return False
-        stacks = [self.at(task, offset) for task in self.tasks]
-        alive = [stack for stack in stacks if stack]  # a zombie's stack is freed
+
+        def is_stack(task: Task) -> bool:
+            stack = task.word(offset)
+            return bool(stack) and stack & 0xFFF == 0 and self.reader.is_address(stack)
+
         return (
-            len(alive) * 2 > len(stacks)
-            and len(set(alive)) == len(alive)
-            and all(stack & 0xFFF == 0 and self.is_address(stack) for stack in alive)
+            self.quorum.agrees(self.sample.kernel_threads, is_stack)
+            and self.quorum.differ(self.sample.kernel_threads, lambda task: task.word(offset))
+            and self.quorum.agrees(
+                self.sample.users, lambda task: not task.word(offset) or is_stack(task)
+            )  # a zombie's is freed
         )
 
     def find_state(self, stack: int) -> None:
         """``__state`` (``state`` before 5.14) lies just before ``stack``; ``saved_state`` may lie between."""
 
         def fits(offset: int) -> bool:
-            values = [int.from_bytes(task.data[offset : offset + 4], "little") for task in self.steady]
-            asleep = sum(value in SLEEPING for value in values)
-            return all(value <= STATE_BITS for value in values) and asleep * 4 >= len(values) * 3
+            return self.quorum.agrees(
+                self.sample.kernel_threads, lambda task: task.u32(offset) in SLEEPING
+            ) and self.all_agree(lambda task: task.u32(offset) <= STATE_BITS)
 
-        offset = self.only("task_struct.__state", self.where(max(0, stack - 8), stack, 4, fits))
+        offset = self.clearly("task_struct.__state", max(0, stack - 8), stack, 4, fits)
         if offset is not None:
             self.state("task_struct", "__state", offset, 4)
 
+    def memory(self) -> None:
+        """``mm`` is NULL for kernel threads and for what has ended; ``active_mm`` equals it for all others.
+
+        Process 1 is among those: it never ends.
+        """
+
+        def is_mm(task: Task, offset: int) -> bool:
+            mm = task.word(offset)
+            return bool(mm) and mm == task.word(offset + self.word) and self.reader.is_address(mm)
+
+        def fits(offset: int) -> bool:
+            return (
+                self.quorum.agrees(self.sample.kernel_threads, lambda task: not task.word(offset))
+                and self.quorum.agrees(self.sample.users, lambda task: not task.word(offset) or is_mm(task, offset))
+                and any(is_mm(task, offset) for task in self.sample.users[: None if self.quorum.low else 1])
+            )
+
+        first, last = self.offset("tasks"), self.offset("real_parent")
+        mm = self.clearly("task_struct.mm", first, last, self.word, fits)
+        if mm is not None:
+            self.state("task_struct", "mm", mm, self.word)
+            self.state("task_struct", "active_mm", mm + self.word, self.word)
+
+    def page_tables(self, init: Task) -> None:
+        """``mm->pgd``: each program's table maps the kernel, too; not so where the halves have roots of their own."""
+        mm = self.types.member("task_struct", "mm")
+        if mm is None:
+            return
+        space = self.reader.space
+        objects = [task for task in self.sample.users if task.word(mm.offset)]
+        image = space.translate(GVA(init.gva)).gpa
+
+        def leads_to_kernel(task: Task, offset: int) -> bool:
+            table = self.reader.pointer(task.word(mm.offset) + offset)
+            if not table or table % space.geometry.root_alignment or not self.reader.is_address(table):
+                return False
+            try:
+                own = AddressSpace(space.memory, space.geometry, GPA(space.translate(GVA(table)).gpa))
+                return own.translate(GVA(init.gva)).gpa == image
+            except Fault:
+                return False
+
+        def fits(offset: int) -> bool:
+            return enough(sum(leads_to_kernel(task, offset) for task in objects), len(objects))
+
+        offset = self.only("mm_struct.pgd", self.where(0, MM_REACH, self.word, fits))
+        if offset is not None:
+            self.state("mm_struct", "pgd", offset, self.word)
+
     def credentials(self) -> None:
         """``real_cred`` and ``cred`` are the pair before ``comm`` (one ``CONFIG_KEYS`` pointer may lie between)."""
-        word = self.word
-        candidates = []
-        for offset in (self.comm // word * word - 2 * word, self.comm // word * word - 3 * word):
-            pairs = [(self.at(task, offset), self.at(task, offset + word)) for task in self.steady]
-            same = sum(real == effective for real, effective in pairs)
-            if same * 10 >= len(pairs) * 9 and all(real and self.is_address(real) for real, _ in pairs):
-                capable = Counter(found for real, _ in pairs if (found := self.capabilities(real)) is not None)
-                if capable:
-                    candidates.append((offset, capable.most_common(1)[0][0]))
-        place = self.only("task_struct.real_cred", [offset for offset, _ in candidates])
+        last = self.comm // self.word * self.word
+        found = {offset: uid for offset in (last - 2 * self.word, last - 3 * self.word) if (uid := self.ids(offset))}
+        place = self.only("task_struct.real_cred", found)
         if place is None:
             return
-        self.state("task_struct", "real_cred", place, word)
-        self.state("task_struct", "cred", place + word, word)
-        permitted = candidates[0][1]
-        uid = permitted - 44 if permitted - 44 != 12 else 8
-        for index, name in enumerate(("uid", "gid", "suid", "sgid", "euid", "egid", "fsuid", "fsgid")):
-            self.state("cred", name, uid + 4 * index, 4)
+        self.state("task_struct", "real_cred", place, self.word)
+        self.state("task_struct", "cred", place + self.word, self.word)
+        for index, name in enumerate(IDS):
+            self.state("cred", name, found[place] + 4 * index, 4)
 
-    def capabilities(self, cred: int) -> int | None:
-        """Return the offset of ``cap_permitted`` in the ``cred`` of a fully capable root process, or ``None``.
-
-        ``cap_permitted``, ``cap_effective`` and ``cap_bset`` of a root process are all ones up to the last capability;
-        before them lie ``cap_inheritable`` (8 bytes), ``securebits`` and the eight ids, all zero
-        (``include/linux/cred.h``). ``usage`` before the ids is 4 bytes, or 8 since 6.7 and in stable releases
-        (``atomic_long_t``, f8fa5d769205): then the ids begin at 8.
-        """
-        try:
-            data = self.space.read(GVA(cred), 128)
-        except Fault:
+    def ids(self, offset: int) -> int | None:
+        """Return where ``uid`` lies in what the pairs of pointers at ``offset`` lead to, if those are credentials."""
+        kernel_threads = self.sample.kernel_threads
+        if not self.quorum.agrees(kernel_threads, lambda task: task.word(offset) == task.word(offset + self.word)):
             return None
-        masks = {((1 << bits) - 1).to_bytes(8, "little") * 3 for bits in CAPABILITY_BITS}
-        places = (at for at in range(48, 104, 4) if data[at : at + 24] in masks and not any(data[at - 44 : at]))
-        return next(places, None)
+        objects = (self.reader.read(task.word(offset), CRED_REACH) for task in kernel_threads)
+        found = Counter(ids_of_root(cred, self.word) for cred in objects if cred)
+        uid, votes = found.most_common(1)[0] if found else (None, 0)
+        return uid if enough(votes, len(kernel_threads)) else None
 
     def start_times(self) -> None:
-        """``start_time`` and ``start_boottime`` (``real_start_time`` before 5.5): u64 ns that grow along the list."""
+        """``start_time`` and ``start_boottime`` (``real_start_time`` before 5.5): they grow with order of birth.
 
-        def grows(offset: int) -> bool:
-            times = [int.from_bytes(task.data[offset : offset + 8], "little") for task in self.tasks]
-            falls = sum(after < before for before, after in pairwise(times))
-            return (
-                times[0] > 0 and times[-1] < 1 << 60 and len(set(times)) * 2 > len(times) and falls * 20 <= len(times)
-            )
-
-        def fits(offset: int) -> bool:
-            return (
-                grows(offset)
-                and grows(offset + 8)
-                and all(at(task, offset) <= at(task, offset + 8) for task in self.tasks)
-            )
-
-        def at(task: Task, offset: int) -> int:
-            return int.from_bytes(task.data[offset : offset + 8], "little")
-
-        offset = self.only(
-            "task_struct.start_boottime", self.where(self.offset("group_leader"), self.comm - 15, 8, fits)
-        )
-        if offset is not None:
+        Both were ``struct timespec`` of two words, ``tv_sec`` and ``tv_nsec``, before 3.17 (ccbf62d8a284).
+        """
+        pair, first = 2 * self.word, self.offset("group_leader")
+        simple = list(self.where(first, self.comm - 15, 8, lambda at: self.are_births(at, 8, nanoseconds)))
+        pairs = self.where(first, self.comm - 2 * pair + 1, self.word, lambda at: self.are_births(at, pair, timespec))
+        offset = self.only("task_struct.start_boottime", [*simple, *pairs])
+        if offset is None:
+            return
+        if simple:
             self.state("task_struct", "start_time", offset, 8)
             self.state("task_struct", "start_boottime", offset + 8, 8)
+            return
+        self.state("task_struct", "start_time", offset, pair)
+        self.state("task_struct", "real_start_time", offset + pair, pair)
+        self.state("task_struct", "real_start_time.tv_sec", offset + pair, self.word)
+        self.state("task_struct", "real_start_time.tv_nsec", offset + pair + self.word, self.word)
+
+    def are_births(self, offset: int, size: int, read: Callable[[Task, int], int]) -> bool:
+        kernel_threads, users = (
+            [(read(task, offset), read(task, offset + size)) for task in tasks]
+            for tasks in (self.sample.kernel_threads, self.sample.users)
+        )
+        return are_births(kernel_threads, users)
 
     def exit_fields(self) -> None:
-        """``exit_state``, ``exit_code``, ``exit_signal``: the last is SIGCHLD for nearly every process."""
+        """``exit_state``, ``exit_code``, ``exit_signal``: the last is SIGCHLD for nearly every kernel thread."""
 
         def fits(offset: int) -> bool:
-            signals = Counter(int.from_bytes(task.data[offset + 8 : offset + 12], "little") for task in self.steady)
-            states = {int.from_bytes(task.data[offset : offset + 4], "little") for task in self.tasks}
-            return signals[SIGCHLD] * 4 >= len(self.steady) * 3 and states <= {0, 16, 32, 48}
+            return self.quorum.agrees(
+                self.sample.kernel_threads, lambda task: task.u32(offset + 8) == SIGCHLD
+            ) and self.all_agree(lambda task: task.u32(offset) in EXIT_STATES)
 
-        offset = self.only(
-            "task_struct.exit_state", self.where(self.offset("tasks"), self.offset("real_parent"), 4, fits)
-        )
+        first, last = self.offset("tasks"), self.offset("real_parent")
+        offset = self.clearly("task_struct.exit_state", first, last, 4, fits)
         if offset is not None:
-            self.state("task_struct", "exit_state", offset, 4, signed=True)
-            self.state("task_struct", "exit_code", offset + 4, 4, signed=True)
-            self.state("task_struct", "exit_signal", offset + 8, 4, signed=True)
+            for index, name in enumerate(("exit_state", "exit_code", "exit_signal")):
+                self.state("task_struct", name, offset + 4 * index, 4, signed=True)
 
     def threads(self) -> None:
         """``signal->thread_head`` and ``thread_node``: a ring of two for each process with one thread."""
-        word = self.word
-        heads: dict[int, dict[int, int]] = {}
-        for offset in range(self.offset("group_leader") + word, self.comm, word):
-            found = {task.gva: head for task in self.steady if (head := self.ring_of_two(task, offset))}
-            if len(found) * 4 >= len(self.steady) * 3:
-                heads[offset] = found
+        word, tasks = self.word, self.sample.kernel_threads
         pairs = []
-        for node, found in heads.items():
+        for node in range(self.offset("group_leader") + word, self.comm, word):
+            heads = {task: head for task in tasks if (head := self.ring_of_two(task, node))}
+            if not enough(len(heads), len(tasks)):
+                continue
             for offset in range(self.comm, self.comm + BEHIND_COMM - word, word):
-                distances = Counter(
-                    found[task.gva] - self.at(task, offset) for task in self.steady if task.gva in found
-                )
+                distances = Counter(head - task.word(offset) for task, head in heads.items())
                 distance, votes = distances.most_common(1)[0]
-                if votes == len(found) and 0 <= distance < 128:
+                if enough(votes, len(heads)) and 0 <= distance < 128:
                     pairs.append((node, offset, distance))
         place = self.only("task_struct.thread_node", (node for node, _, _ in pairs))
         if place is not None:
@@ -455,7 +426,7 @@ class _Inference:
 
     def ring_of_two(self, task: Task, offset: int) -> int | None:
         """Return the head whose only member is the node at ``offset`` in ``task``."""
-        node, head = task.gva + offset, self.at(task, offset)
-        if head != self.at(task, offset + self.word) or head == node or not self.is_address(head):
+        node, head = task.gva + offset, task.word(offset)
+        if head != task.word(offset + self.word) or head == node or not self.reader.is_address(head):
             return None
-        return head if self.pointer(head) == self.pointer(head + self.word) == node else None
+        return head if self.reader.pointer(head) == self.reader.pointer(head + self.word) == node else None

@@ -9,10 +9,11 @@ with the GPA it was found at, that is the offset of the kernel's image, which is
 from __future__ import annotations
 
 import operator
+import time
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import compress, islice
+from collections.abc import Callable, Iterable
+from itertools import compress, count, islice
 from typing import NamedTuple
 
 from yamori.address import GPA
@@ -37,6 +38,15 @@ MOST_PARENTS = 8
 PAGE_MASK = 0xFFF  # every granule and the image's alignment are multiples of 4 KiB
 
 
+PATIENCE = 10.0
+"""Seconds for looking at all the places. Whoever fills pages with names, and more around them, can make each cost two
+milliseconds."""
+
+BLOCK = 1 << 18
+"""Places are looked at in rounds, one in each block of so many bytes: no program's pages lie between the kernel's data,
+so the real one is among the first of its block, however many names there are elsewhere."""
+
+
 class InitTask(NamedTuple):
     """A candidate for ``init_task``.
 
@@ -57,22 +67,49 @@ class InitTask(NamedTuple):
     votes: int
 
 
-def candidates(memory: PhysicalMemory, hits: Iterable[int]) -> Iterator[InitTask]:
-    """Yield what looks like ``init_task`` among the places where ``NEEDLE`` was seen.
+def candidates(
+    memory: PhysicalMemory, hits: Iterable[int], doubt: Callable[[str], object] | None = None
+) -> list[InitTask]:
+    """Return what looks like ``init_task`` among the places where ``NEEDLE`` was seen, in order of address.
 
     At least three self-pointing list heads have to agree with the pointers to the task. More than one candidate means
     that somebody planted one, or that an earlier kernel's memory is still there; the caller decides.
+
+    Args:
+        memory: The guest's RAM.
+        hits: Where ``NEEDLE`` was seen, in order of address.
+        doubt: Told in a sentence if the time was up before all of them were looked at.
     """
-    for hit in hits:
-        try:
-            if memory.read(GPA(hit), COMM_LENGTH) not in COMMS:
-                continue
-            tasks = {size: _parents(memory, hit, size) for size in (8, 4) if hit % size == 0}
-        except MemoryFault:
-            continue
-        for word_size, parents in tasks.items():
-            if parents and (found := _examine(memory, hit, word_size, parents)):
-                yield found
+    deadline = time.monotonic() + PATIENCE
+    found: list[InitTask] = []
+    places = _in_rounds(hits)
+    for number, hit in enumerate(places):
+        if time.monotonic() > deadline:
+            if doubt:
+                doubt(
+                    f"{number} of {len(places)} places that may be init_task were looked at: "
+                    "somebody may be planting decoys"
+                )
+            break
+        found += _at(memory, hit)
+    return sorted(found, key=lambda init: init.comm)
+
+
+def _in_rounds(hits: Iterable[int]) -> list[int]:
+    """Return the places so that the first ones of all blocks come first, then the second ones, and so on."""
+    rounds: dict[int, count[int]] = {}
+    return sorted(hits, key=lambda hit: next(rounds.setdefault(hit // BLOCK, count())))
+
+
+def _at(memory: PhysicalMemory, hit: int) -> list[InitTask]:
+    try:
+        if memory.read(GPA(hit), COMM_LENGTH) not in COMMS:
+            return []
+        tasks = {size: _parents(memory, hit, size) for size in (8, 4) if hit % size == 0}
+    except MemoryFault:
+        return []
+    found = (_examine(memory, hit, size, parents) for size, parents in tasks.items() if parents)
+    return [init for init in found if init]
 
 
 def _parents(memory: PhysicalMemory, comm: int, word_size: int) -> list[tuple[int, int]]:

@@ -23,8 +23,9 @@ from yamori.kernel.kallsyms_tables import (
     TOKENS,
     Encoding,
     Tables,
-    read_addresses,
+    addresses_of,
     read_tokens,
+    read_words,
     walk_names,
     words_of,
 )
@@ -216,7 +217,7 @@ def _find_addresses(memory: PhysicalMemory, names: _Names, tokens: _Tokens, mark
             big_lengths=names.big_lengths,
         )
         try:
-            values = read_addresses(memory, tables, tables.relative_base)
+            values = addresses_of(read_words(memory, tables), tables, tables.relative_base)
         except MemoryFault:  # so it lies elsewhere
             continue
         if values is not None and _is_plausible(values, tables):
@@ -255,7 +256,8 @@ def _is_plausible(values: Sequence[int], tables: Tables) -> bool:
     if descents * 256 > count or len(set(values)) * 4 < count:
         return False
     if tables.encoding == "PC-relative":
-        return -_MAX_DISTANCE < values[0] < 0  # the image starts with its text, and these tables lie in .rodata
+        # The image starts with its text, and these tables lie in .rodata.
+        return any(-_MAX_DISTANCE < value < 0 for value in values[:2])
     # Per-CPU symbols of x86-64, and the vectors of old 32-bit Arm kernels, have small values. On 32 bits the kernel
     # starts at 0x40000000 at the lowest (VMSPLIT_1G); on 64 bits the widest kernel half is that of 57 bits.
     kernel = range(0x40000000, (1 << 32) - _MAX_DISTANCE) if tables.word_size == 4 else range(0xFF << 56, 1 << 64)

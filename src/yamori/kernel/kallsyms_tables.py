@@ -30,6 +30,7 @@ import struct
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from yamori.address import GPA
@@ -50,6 +51,8 @@ MAX_LENGTH = 512
 """``KSYM_NAME_LEN`` of ``include/linux/kallsyms.h`` since b8a94bfb3395 (6.1), 128 before: the most that a type letter
 and a name take; a compressed name is no longer."""
 _MAX_TOKEN = 128
+_HEAD = 1 << 24
+"""Bytes from the start of the kernel's image within which its second symbol lies; 64 KiB at most seen."""
 _PRINTABLE = re.compile(rb"[!-~\0]*")
 
 
@@ -137,36 +140,44 @@ def walk_names(data: bytes, at: int, count: int, *, big_lengths: bool) -> list[i
     return found if at <= size else []
 
 
-def read_addresses(memory: PhysicalMemory, tables: Tables, base: int) -> Sequence[int] | None:
-    """Return the addresses in the order of the source, or ``None`` where they do not start as their encoding does.
-
-    Follows ``kallsyms_sym_address`` of ``kernel/kallsyms.c``.
-
-    Args:
-        memory: The guest's physical memory.
-        tables: Which are the tables.
-        base: ``kallsyms_relative_base``; for ``PC-relative`` the GVA of ``kallsyms_offsets``, or 0, and then addresses
-            count from there and may be negative.
+def read_words(memory: PhysicalMemory, tables: Tables) -> array[int]:
+    """Return ``kallsyms_addresses`` or ``kallsyms_offsets`` as stored, in the order of the source.
 
     Raises:
         MemoryFault: They leave the guest's RAM.
     """
     size = tables.word_size if tables.encoding == "absolute" else 4
-    raw = memory.read(GPA(tables.addresses), size * tables.count)
+    return words_of(memory.read(GPA(tables.addresses), size * tables.count), size)
+
+
+def addresses_of(words: array[int], tables: Tables, base: int) -> Sequence[int] | None:
+    """Return the addresses that words stand for, or ``None`` where they do not start as their encoding does.
+
+    Follows ``kallsyms_sym_address`` of ``kernel/kallsyms.c``. One entry may be wrong, the first, too: an intruder who
+    changes it shall not cost all the symbols.
+
+    Args:
+        words: What ``read_words`` returned.
+        tables: Which are the tables.
+        base: ``kallsyms_relative_base``; for ``PC-relative`` the GVA of ``kallsyms_offsets``, or 0, and then addresses
+            count from there and may be negative.
+    """
     if tables.encoding == "absolute":
-        return words_of(raw, size)
+        return words
     # Where the format does not tell the word size, the place does.
     mask = (1 << 32) - 1 if tables.word_size == 4 or base < 1 << 32 else (1 << 64) - 1
     if tables.encoding == "relative":
-        unsigned = words_of(raw, 4)
         # The base is the lowest symbol (record_relative_base of scripts/kallsyms.c).
-        return None if unsigned[0] else [base + offset & mask for offset in unsigned]
-    signed = array("i", raw)
+        starts = not words[0] or words[1] < _HEAD
+        return [base + offset & mask for offset in words] if starts else None
+    signed = array("i", words.tobytes())
     if tables.encoding == "PC-relative":
         if not base:
             return [offset + place for offset, place in zip(signed, range(0, 4 * len(signed), 4), strict=True)]
-        return [offset + place & mask for offset, place in zip(signed, range(base, base + len(raw), 4), strict=True)]
-    if next((offset for offset in signed if offset < 0), 0) != -1:
+        return [
+            offset + place & mask for offset, place in zip(signed, range(base, base + len(signed) * 4, 4), strict=True)
+        ]
+    if not any(offset >= -_HEAD for offset in islice((offset for offset in signed if offset < 0), 2)):
         return None
     return [offset if offset >= 0 else base - 1 - offset & mask for offset in signed]
 

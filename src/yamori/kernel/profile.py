@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from yamori.errors import ProfileError
+from yamori.kernel.inference import STILL_BOOTING, InferredTypes
 from yamori.kernel.init_task import InitTask
 from yamori.kernel.root import Root
 from yamori.kernel.symbols import Symbols
@@ -89,10 +90,12 @@ class Profile:
         """Return where the first of ``paths`` lies, as ``find`` does.
 
         Raises:
-            ProfileError: No source knows any of them.
+            ProfileError: No source knows any of them, or not yet.
         """
         if found := self.find(struct, *paths):
             return found[1]
+        if any(isinstance(types, InferredTypes) and types.booting for types in self.types):
+            raise ProfileError(STILL_BOOTING, hint="try again in a few seconds; where it stays so, give --vmlinux")
         wanted = " or ".join(f"{struct}.{path}" for path in paths)
         raise ProfileError(
             f"where {wanted} lies in this kernel is not known",

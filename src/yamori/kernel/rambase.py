@@ -7,16 +7,21 @@ proved.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 
 from yamori.address import GPA, GVA
-from yamori.errors import Fault, MemoryFault
+from yamori.errors import Fault, MemoryFault, NoKernelError
 from yamori.kernel.init_task import InitTask
 from yamori.kernel.root import Anchor, Evidence, prove
 from yamori.memory.physical import PhysicalMemory, Region
 from yamori.translation.format import Geometry
 from yamori.translation.formats import geometries
 from yamori.translation.loads import PhysicalLoads
+
+PATIENCE = 20.0
+"""Seconds for one ``find_base``. 0.1 s is usual; a hostile guest can offer hundreds of tables, each of which allows
+as many bases as RAM has steps."""
 
 STEP = 1 << 21
 """RAM bases are multiples of this: 2 MiB is what arm64 and RISC-V kernels ask for, and 32-bit boards have more."""
@@ -36,10 +41,23 @@ class Rebased:
         self.regions = tuple(Region(region.gpa + base, region.size) for region in memory.regions)
 
     def read(self, gpa: GPA, size: int) -> bytes:
-        """Return exactly ``size`` bytes at ``gpa``."""
+        """Return exactly ``size`` bytes at ``gpa``.
+
+        Raises:
+            MemoryFault: It lies outside of RAM, as far as that is known; the address is the one asked for.
+        """
         if gpa < self._base:
             raise MemoryFault(gpa, size)
-        return self._memory.read(GPA(gpa - self._base), size)
+        try:
+            return self._memory.read(GPA(gpa - self._base), size)
+        except MemoryFault as fault:
+            if gpa + size <= self.regions[-1].end:
+                raise MemoryFault(gpa, size) from fault
+            end = f"beyond the end of RAM, {self.regions[-1].end:#x}"
+            base = (
+                f"was the image cut short, or is the RAM base {self._base:#x}, which was inferred, wrong (--ram-base)?"
+            )
+            raise MemoryFault(gpa, size, f"{end}: {base}") from fault
 
     def populated(self) -> Iterator[Region]:
         """Yield the populated parts."""
@@ -52,16 +70,32 @@ def find_base(evidence: Evidence, tables: Iterable[int]) -> int | None:
     Args:
         evidence: What to judge by, its addresses counted from 0.
         tables: Where the kernel's root may lie, likewise.
+
+    Raises:
+        NoKernelError: ``PATIENCE`` is over.
     """
+    latest = time.monotonic() + PATIENCE
+    for geometry, table, base in _choices(evidence, tables):
+        if prove(_moved(evidence, base), table + base, geometry, ""):
+            return base
+        if time.monotonic() > latest:
+            raise NoKernelError(
+                f"the RAM base was not found in the {PATIENCE:g} s that may be spent on it: either RAM is very large, "
+                "or it is full of what looks like a kernel's page tables",
+                hint="give it with --ram-base, as in 0x40000000",
+            )
+    return None
+
+
+def _choices(evidence: Evidence, tables: Iterable[int]) -> Iterator[tuple[Geometry, int, int]]:
+    """Yield (geometry, table, base) of whatever is worth a proof."""
     memory, init, _ = evidence
     size = sum(region.size for region in memory.regions)
     for table in tables:
         for geometry in geometries(init.word_size):
             if geometry.canonical(GVA(init.gva)):
                 for base in _bases(memory, geometry, table, init, size):
-                    if prove(_moved(evidence, base), table + base, geometry, ""):
-                        return base
-    return None
+                    yield geometry, table, base
 
 
 def _moved(evidence: Evidence, base: int) -> Evidence:

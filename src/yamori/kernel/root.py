@@ -28,7 +28,8 @@ IMAGE_REACH = 96 << 20
 
 LEAST_ANCHORS = 3
 LEAST_LEAVES = 2
-"""Leaf entries that the anchors must come from. No kernel maps its whole image by one; random bytes may."""
+"""Leaf entries that what proves a root must come from, the members of lists too: a small kernel may be mapped by one
+block of 2 MiB. That all comes from one is what random bytes look like that happen to be a block of 1 GiB."""
 
 HEAD_TEXT = 16 << 20  # the most that .head.text and init text take before _stext
 MM_STRUCT_REACH = 1024  # bytes from mm_struct.pgd to start_code; 200 to 500 seen
@@ -187,15 +188,23 @@ def prove(evidence: Evidence, table: int, geometry: Geometry, source: str) -> Ro
     if task is None or not task.writable:
         return None
     proven = ["init_task"]
-    leaves = {init.gva // task.page_size}
+    leaves = {_leaf(init.gva, task)}
     for name, gpa in evidence.anchors:
         if mapping := _maps(space, gpa + init.image_offset, gpa):
             proven.append(name)
-            leaves.add((gpa + init.image_offset) // mapping.page_size)
-    if len(set(proven)) < LEAST_ANCHORS or len(leaves) < LEAST_LEAVES:
+            leaves.add(_leaf(gpa + init.image_offset, mapping))
+    if len(set(proven)) < LEAST_ANCHORS:
         return None
-    lists = sum(_leads_back(space, head, node, init.word_size) for head, node in _list_heads(evidence))
-    return Root(table, geometry, source, tuple(proven), lists) if lists else None
+    lists = [_leaf_of_list(space, head, node + init.word_size) for head, node in _list_heads(evidence)]
+    back = [leaf for leaf in lists if leaf is not None]
+    if not back or len(leaves.union(back)) < LEAST_LEAVES:
+        return None
+    return Root(table, geometry, source, tuple(proven), len(back))
+
+
+def _leaf(gva: int, mapping: Mapping) -> int:
+    """Return the first GVA of what a leaf entry maps."""
+    return gva & -mapping.page_size
 
 
 def _maps(space: AddressSpace, gva: int, gpa: int) -> Mapping | None:
@@ -220,12 +229,15 @@ def _list_heads(evidence: Evidence) -> Iterator[tuple[int, int]]:
             yield init.gva + index * size, word
 
 
-def _leads_back(space: AddressSpace, head: int, node: int, word_size: int) -> bool:
-    """Say whether ``node->prev == head``, for a node that lies outside the kernel's image or far from the head."""
+def _leaf_of_list(space: AddressSpace, head: int, prev: int) -> int | None:
+    """Return the leaf through which ``prev`` of a list's member leads back to ``head``, ``None`` where it does not.
+
+    The member lies outside the kernel's image or far from the head.
+    """
     try:
-        return space.pointer(GVA(node + word_size)) == head
+        return _leaf(prev, space.translate(GVA(prev))) if space.pointer(GVA(prev)) == head else None
     except Fault:
-        return False
+        return None
 
 
 def init_mm_tables(evidence: Evidence, text: range) -> Iterator[int]:

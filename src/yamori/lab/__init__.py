@@ -13,10 +13,31 @@
     lab.find("gateway").down()
 """
 
-from yamori.lab.console import Console, Result
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from yamori.lab.devices import DEVICES, Device
-from yamori.lab.machines import Machine, find, machine, running, up
-from yamori.lab.qemu import Ram
-from yamori.lab.truth import Task
+
+if TYPE_CHECKING:
+    from yamori.lab.console import Console, Result
+    from yamori.lab.machines import Machine, find, machine, running, up
+    from yamori.lab.qemu import Ram
+    from yamori.lab.truth import Task
 
 __all__ = ["DEVICES", "Console", "Device", "Machine", "Ram", "Result", "Task", "find", "machine", "running", "up"]
+
+_HOMES = {
+    **dict.fromkeys(("Console", "Result"), "console"),
+    **dict.fromkeys(("Machine", "find", "machine", "running", "up"), "machines"),
+    "Ram": "qemu",
+    "Task": "truth",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the rest on first use: the commands' help needs only the devices' names."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

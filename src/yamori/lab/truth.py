@@ -9,7 +9,8 @@ from yamori.errors import LabError
 
 _COMM_BYTES = 15  # TASK_COMM_LEN without the final zero byte, include/linux/sched.h
 _ESCAPE = re.compile(rb"\\(n|\\)")  # what proc_task_name() escapes in status, fs/proc/array.c
-_WORKER = re.compile(rb"kworker/[^-+]*")
+# What wq_worker_comm(), kernel/workqueue.c, adds begins with + or -; a rescuer's own name (6.9 and later) holds dashes.
+_WORKER = re.compile(rb"kworker/(?:R-[^+]*|[^-+]*)")
 
 
 class Task(NamedTuple):

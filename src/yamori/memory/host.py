@@ -47,7 +47,8 @@ def open_readonly(path: str) -> int:
         TargetError: It is not there, or this user may not read it.
     """
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Not to wait for a FIFO's writer, should the path have come to name one.
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except PermissionError:
         raise TargetError("no permission to read it", where=path, hint="run as root or as its owner") from None
     except (FileNotFoundError, ProcessLookupError):
@@ -93,6 +94,8 @@ class HostMemory:
                 if segment.path not in self._files:
                     self._files[segment.path] = open_readonly(segment.path)
                 fd = self._files[segment.path]
+                if pid is not None:
+                    _check_identity(segment, fd, pid)
                 _check_size(segment, fd)
                 self._spans.append(_Span(segment, fd))
         except BaseException:
@@ -180,9 +183,18 @@ class HostMemory:
             or not self._spans
             or not any(region.gpa <= gpa and gpa + size <= region.end for region in self.regions)
         ):
-            raise MemoryFault(gpa, size)
+            raise self._outside(gpa, size)
         overlaps = ((max(gpa, span.gpa), min(gpa + size, span.end)) for span in self._spans)
         return b"".join(self.read(GPA(start), end - start) for start, end in overlaps if start < end)
+
+    def _outside(self, gpa: int, size: int) -> MemoryFault:
+        end = self.regions[-1].end if self.regions else 0
+        # An ELF core starts with its headers and says itself where its memory lies; only a raw image starts with RAM.
+        raw = self._spans and self._spans[0].segment.kind == "image" and not self._spans[0].segment.offset
+        if not raw or gpa + size <= end:
+            return MemoryFault(gpa, size)
+        why = "was it cut short, or is its RAM base wrong (--ram-base)?"
+        return MemoryFault(gpa, size, f"beyond the end of the image, {end:#x}: {why}")
 
     def _rest(self, span: _Span, gpa: int, size: int, data: bytes | None) -> bytes:
         """Handle a read that failed or came back short."""
@@ -203,6 +215,25 @@ def _watch(pid: int) -> int:
         raise TargetError("the VM has ended", where=f"process {pid}") from None
     except OSError:
         return -1  # a kernel without pidfd_open (before 5.3): its end then shows in the reads alone
+
+
+def _check_identity(segment: RamSegment, fd: int, pid: int) -> None:
+    """Make sure that a descriptor is a file that the VM maps: its number may have been given to another meanwhile.
+
+    Raises:
+        TargetError: It is not.
+    """
+    if segment.kind != "shared":
+        return
+    status = os.fstat(fd)
+    try:
+        mapped = any(m.shared and (m.device, m.inode) == (status.st_dev, status.st_ino) for m in mappings(pid))
+    except (FileNotFoundError, ProcessLookupError):
+        raise TargetError("the VM has ended", where=f"process {pid}") from None
+    except OSError as error:
+        raise TargetError(f"its mappings cannot be read: {error.strerror}", where=f"process {pid}") from None
+    if not mapped:
+        raise TargetError("this is no longer the file that the VM has as its RAM", where=segment.path, hint="try again")
 
 
 def _check_size(segment: RamSegment, fd: int) -> None:

@@ -1,8 +1,9 @@
 """``ids syscall``: the system-call tables, entry by entry.
 
-The table is found by its symbol where kallsyms has it. Most Arm kernels' kallsyms hold functions only, and then it is
-found by what it is: a long run of pointers to system-call functions. Its end is the last such pointer before the next
-symbol, so that an entry in the middle that points elsewhere is shown and does not cut the table short.
+The table is found by its symbol where kallsyms has it, and the numbers of well-known calls say whether it is the table:
+kallsyms may be damaged, or lie. Most Arm kernels' kallsyms hold functions only, and then it is found by what it is: a
+long run of pointers to system-call functions. Its end is the last such pointer before the next symbol, so that an entry
+in the middle that points elsewhere is shown and does not cut the table short.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from yamori.address import GVA
 from yamori.errors import Fault, ProfileError
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.root import IMAGE_REACH
+from yamori.kernel.symbols import Symbols
 from yamori.memory.physical import read_some
 from yamori.records import SystemCall
 
@@ -26,11 +28,14 @@ TABLES = {
 }
 """What ``--table`` takes, and the symbols: native everywhere; compat of arm64 and RISC-V, x86, and Arm's old ABI."""
 
+ALL_TABLES = frozenset(name for names in TABLES.values() for name in names)
+
 DISPATCHERS = {"native": "x64_sys_call", "compat": "ia32_sys_call", "x32": "x32_sys_call"}
 """Functions that x86 calls instead of following a table since 6.9 (1e3ad78334a6), back-ported to stable releases."""
 
 FUNCTION_PREFIXES = ("__arm64_", "__x64_", "__ia32_", "__riscv_", "__se_", "__do_", "")
 MOST_ENTRIES = 2048  # twice what any architecture has; Arm private calls are not in the table
+LEAST_BEHIND = 4  # pointers to system-call functions in a row; other data hold none
 LEAST_ENTRIES = 200  # the smallest table since 3.10, arm64's, has 272
 MOST_STRANGERS = 16
 """Entries in a row that are no system-call functions before a search takes the table to be over."""
@@ -49,7 +54,10 @@ NUMBERS = {
     "x86_64": {"read": 0, "write": 1, "close": 3, "getpid": 39, "exit": 60},
 }
 """Numbers of well-known calls, which never change (``asm/unistd.h`` of each architecture): where a table is searched
-they tell where it starts, whatever its first entries are made to point to."""
+they tell where it starts, whatever its first entries are made to point to. x32 has x86-64's numbers, Arm's old ABI
+those of the new one. Most of them have to be right, not all: some may be hooked."""
+
+_MAKERS = "give the maker's System.map with --symbols, or vmlinux with --vmlinux"
 
 
 class Table(NamedTuple):
@@ -102,22 +110,56 @@ def find_table(kernel: Kernel, table: str) -> Table:
         ProfileError: This kernel has no such table, or it cannot be found.
     """
     functions = _functions(kernel)
-    for name in TABLES[table]:
-        start = kernel.profile.address(name)
-        if start is not None:
-            size = _length(kernel, start, functions)
-            if not size:
-                raise ProfileError(f"there is no table at {start:#x}, where {name} should be")
-            return Table(start, size, f"symbol {name}")
-    if not functions:
-        raise ProfileError(
-            "no system-call function is known by name", hint="give the maker's System.map with --symbols"
+    numbers = _numbers(kernel, table)
+    named = [run for run in _named(kernel, table, functions) if run.size]
+    for run in named:
+        if _is_right(_words(kernel, run.gva, run.size), functions, numbers):
+            return run
+    try:
+        found = _look(kernel, table, functions, numbers)
+    except ProfileError:
+        if not named:
+            raise
+        kernel.trouble(
+            f"most well-known calls are not under their numbers in the table at {named[0].gva:#x}, {named[0].source}: "
+            f"they are hooked, or the symbol is wrong; {_MAKERS}"
         )
+        return named[0]._replace(source=f"{named[0].source}, but most well-known calls are not under their numbers")
+    for run in named:
+        kernel.note(f"what {run.source} leads to, at {run.gva:#x}, is not the table: do not trust the kernel's symbols")
+    return found
+
+
+def _numbers(kernel: Kernel, table: str) -> dict[str, int]:
+    """Return the numbers of well-known calls in a table."""
+    architecture = kernel.profile.architecture
+    return NUMBERS["compat" if table == "compat" and architecture != "riscv64" else architecture]
+
+
+def _named(kernel: Kernel, table: str, functions: dict[int, str]) -> Iterator[Table]:
+    """Yield what lies where each source of symbols has the table, the most trusted first."""
+    for name in TABLES[table]:
+        for symbols in kernel.profile.symbols:
+            start = symbols.address(name)
+            if start is not None:
+                yield Table(start, _length(kernel, start, functions), f"symbol {name}")
+
+
+def _look(kernel: Kernel, table: str, functions: dict[int, str], numbers: dict[str, int]) -> Table:
+    """Find a table without its symbol.
+
+    Raises:
+        ProfileError: This kernel has no such table, or it cannot be found.
+    """
+    if not functions:
+        why = "the kernel's symbol table, kallsyms, is missing, damaged or without them"
+        doubts = "".join(f"; {doubt}" for doubt in kernel.profile.doubts if "kallsyms" in doubt)
+        raise ProfileError(f"no system-call function is known by name: {why}{doubts}", hint="" if doubts else _MAKERS)
     if kernel.profile.address(DISPATCHERS[table]):
         raise ProfileError(f"this kernel dispatches through {DISPATCHERS[table]}: it has no {table} system-call table")
     if table == "x32" or (table == "compat" and kernel.profile.init.word_size == 4):
         raise ProfileError(f"this kernel has no {table} system-call table")
-    return _search(kernel, functions, compat=table == "compat")
+    return _search(kernel, functions, numbers, compat=table == "compat")
 
 
 def _functions(kernel: Kernel) -> dict[int, str]:
@@ -147,43 +189,62 @@ def _words(kernel: Kernel, start: int, most: int) -> list[int]:
 
 def _length(kernel: Kernel, start: int, functions: dict[int, str]) -> int:
     """Return the number of entries: up to the last system-call function before the next symbol."""
-    size = kernel.profile.init.word_size
-    ends = [after for symbols in kernel.profile.symbols if (after := symbols.next_address(start))]
-    most = min([MOST_ENTRIES, *((end - start) // size for end in ends)])
-    words = _words(kernel, start, most)[:most]
+    words = _words(kernel, start, MOST_ENTRIES)
+    for symbols in kernel.profile.symbols:
+        words = words[: _words_before(symbols, start, kernel.profile.init.word_size, words, functions)]
     known = [nr for nr, word in enumerate(words) if word in functions]
     if known:
         return _with_foreign(kernel, words, known[-1] + 1)
     return sum(1 for _ in takewhile(bool, words))
 
 
+def _words_before(symbols: Symbols, start: int, size: int, words: list[int], functions: dict[int, str]) -> int:
+    """Return how many words lie before the next symbol.
+
+    One that is amid pointers to system-call functions, and does not name another table of them, is not believed:
+    whoever moves a symbol there would hide the rest.
+    """
+    end = symbols.next_address(start)
+    while end is not None and end < start + len(words) * size:
+        nr = (end - start) // size
+        behind = words[nr : nr + LEAST_BEHIND]
+        amid = len(behind) == LEAST_BEHIND and all(word in functions for word in behind)
+        if not amid or any(symbol.name in ALL_TABLES for symbol in symbols.aliases(end)):
+            return nr
+        end = symbols.next_address(end)
+    return len(words)
+
+
 def _with_foreign(kernel: Kernel, words: list[int], end: int) -> int:
     """Return where a table ends whose last system-call function lies before ``end``.
 
-    Kernel addresses outside of the image that follow at once are entries somebody changed: nothing else in the
-    kernel's read-only data points there.
+    Code outside of the image that the next words point to is where somebody made entries lead: nothing else in the
+    kernel's read-only data points there. Other data may well look like a kernel address.
     """
     text = kernel.profile.text
     if text is None:
         return end
     image = range(text.start - MODULE_SPACE, text.start + IMAGE_REACH)
-    return end + sum(1 for _ in takewhile(lambda word: _is_kernel(kernel, word) and word not in image, words[end:]))
+    return end + sum(1 for _ in takewhile(lambda word: word not in image and _is_code(kernel, word), words[end:]))
 
 
-def _is_kernel(kernel: Kernel, word: int) -> bool:
-    return kernel.profile.root.geometry.canonical(GVA(word))
+def _is_code(kernel: Kernel, word: int) -> bool:
+    if not kernel.profile.root.geometry.canonical(GVA(word)):
+        return False
+    try:
+        return kernel.space.translate(GVA(word)).executable
+    except Fault:
+        return False
 
 
-def _search(kernel: Kernel, functions: dict[int, str], *, compat: bool) -> Table:
+def _search(kernel: Kernel, functions: dict[int, str], numbers: dict[str, int], *, compat: bool) -> Table:
     """Find the table among the read-only data around the kernel's text."""
-    architecture = kernel.profile.architecture
-    numbers = NUMBERS["compat" if compat and architecture != "riscv64" else architecture]
     starts = dict.fromkeys(_starts(kernel, functions, numbers))
     runs = [run for start in starts if (run := _run(kernel, start, functions, numbers))]
     wanted = [run for run in runs if _is_compat(kernel, run, functions) == compat]
     if not wanted:
         kind = "compat" if compat else "native"
-        raise ProfileError(f"no {kind} system-call table was found", hint="give the maker's System.map with --symbols")
+        raise ProfileError(f"no {kind} system-call table was found", hint=_MAKERS)
     best = max(wanted, key=lambda run: run.size)
     for other in wanted:
         if other != best:
@@ -230,8 +291,7 @@ def _pointers(data: bytes, calls: dict[int, int], size: int) -> Iterator[tuple[i
 def _run(kernel: Kernel, start: int, functions: dict[int, str], numbers: dict[str, int]) -> Table | None:
     """Return the table at ``start`` if most well-known calls lie there under their numbers, strangers among them."""
     words = _words(kernel, start, MOST_ENTRIES)
-    right = [functions.get(words[nr], "").endswith(f"sys_{call}") for call, nr in numbers.items() if nr < len(words)]
-    if sum(right) * 2 <= len(numbers):
+    if not _is_right(words, functions, numbers):
         return None
     last, strangers = 0, 0
     for nr, word in enumerate(words):
@@ -240,6 +300,15 @@ def _run(kernel: Kernel, start: int, functions: dict[int, str], numbers: dict[st
             break
     size = _with_foreign(kernel, words, last + 1)
     return Table(start, size, "its pointers to system-call functions") if size >= LEAST_ENTRIES else None
+
+
+def _is_right(words: list[int], functions: dict[int, str], numbers: dict[str, int]) -> bool:
+    """Say whether most well-known calls have their own numbers in a table.
+
+    A compiler's suffixes are not looked at (``.cfi_jt``, ``.llvm.123``).
+    """
+    names = [(functions.get(words[nr], ""), call) for call, nr in numbers.items() if nr < len(words)]
+    return sum(name.partition(".")[0].endswith(f"sys_{call}") for name, call in names) * 2 > len(numbers)
 
 
 def _is_compat(kernel: Kernel, run: Table, functions: dict[int, str]) -> bool:

@@ -1,8 +1,10 @@
 """RISC-V 64 page tables, Sv39, Sv48 and Sv57: The RISC-V Instruction Set Manual volume II, "Supervisor-Level ISA".
 
 Three to five levels of 512 entries; a leaf may stand at any level. The extensions Svnapot (64 KiB pages made of
-sixteen entries) and Svpbmt (memory types) are part of it. Linux chooses the levels at boot and leaves out those it does
-not use (``pgtable_l4_enabled``, ``pgtable_l5_enabled``), so ``init_mm.pgd`` is an ordinary root of each mode.
+sixteen entries) and Svpbmt (memory types) are part of it, and so are the memory types that T-Head's cores have in bits
+59 to 63 (XTheadMae; ``arch/riscv/include/asm/pgtable-64.h``). Linux chooses the levels at boot and leaves out those it
+does not use (``pgtable_l4_enabled``, ``pgtable_l5_enabled``), so ``init_mm.pgd`` is an ordinary root of
+each mode.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ DIRTY = 1 << 7
 RESERVED = 0x7F << 54
 MEMORY_TYPE = 3 << 61
 NAPOT = 1 << 63
+THEAD_TYPES = frozenset({0b00110, 0b01110, 0b10010})
+"""Bits 59 to 63 that Linux gives a T-Head core: non-cacheable, memory, I/O. Bit 60 is reserved elsewhere."""
 LEAF = READ | WRITE | EXECUTE
 NOT_IN_POINTER = USER | ACCESSED | DIRTY | MEMORY_TYPE | NAPOT
 
@@ -88,6 +92,8 @@ def walk(loads: Loads, root: GPA, gva: GVA, levels: int) -> Mapping:
     while shift > 12 and entry & (VALID | LEAF | RESERVED | NOT_IN_POINTER) == VALID:
         shift -= 9
         entry = loads.u64(GPA((entry >> 10 << 12) + (gva >> shift & 511) * 8))
+    if entry >> 59 in THEAD_TYPES:
+        entry &= (1 << 59) - 1
     if _malformed(entry):
         raise TranslationFault(gva, f"level {(shift - 12) // 9} entry {entry:#018x} is invalid or reserved")
     return _leaf(gva, entry, shift)
