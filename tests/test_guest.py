@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from yamori import targets
 from yamori.address import GPA
 from yamori.errors import NoKernelError, ProfileError, TargetError
 from yamori.guest import open_guest
-from yamori.hypervisors.vm import Layout, RamSegment, VirtualMachine
+from yamori.hypervisors.vm import Layout, RamSegment, SegmentKind, VirtualMachine
 
 
 @pytest.fixture
@@ -134,6 +135,56 @@ def test_failure_names_the_target_and_leaves_nothing_open(tmp_path: Path) -> Non
         open_guest(f"file:{tmp_path}/zeros")
     assert caught.value.where == f"file:{tmp_path}/zeros"
     assert open_files() == before
+
+
+class Process:
+    """A process to stand for a VM."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(["sleep", "60"])
+        self.pid = self._process.pid
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def process() -> Iterator[Process]:
+    process = Process()
+    yield process
+    process.end()
+
+
+@pytest.mark.parametrize("kind", ["process", "shared"])
+def test_vm_that_ends_before_it_is_opened_is_named_as_the_user_did(
+    monkeypatch: pytest.MonkeyPatch, process: Process, kind: SegmentKind
+) -> None:
+    path = f"/proc/{process.pid}/mem" if kind == "process" else f"/proc/{process.pid}/fd/7"
+    attach(monkeypatch, (RamSegment(0, MIB, path, 0, kind),), pid=process.pid)
+    process.end()
+    with pytest.raises(TargetError) as caught:
+        open_guest("qemu:x")
+    assert str(caught.value) == "qemu:x: the VM has ended"
+
+
+def test_vm_that_ends_while_it_is_open_is_named_as_the_user_did(
+    image: tuple[Guest, Path], monkeypatch: pytest.MonkeyPatch, process: Process
+) -> None:
+    _, path = image
+    attach(monkeypatch, (segment(path),), pid=process.pid)
+    with open_guest("qemu:x") as opened:
+        process.end()
+        for probe in (opened.banner, opened.plist, opened.syscall):
+            with pytest.raises(TargetError, match=r"^qemu:x: the VM has ended$"):
+                probe()
+
+
+def test_file_that_holds_the_ram_is_named_behind_the_target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    attach(monkeypatch, (segment(tmp_path / "gone"),))
+    with pytest.raises(TargetError) as caught:
+        open_guest("qemu:x")
+    assert str(caught.value) == f"qemu:x: no such file ({tmp_path}/gone)"
 
 
 def test_vm_without_layout_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,7 @@ def test_entry_point_imports_next_to_nothing_before_it_minds_ctrl_c() -> None:
         "yamori", "yamori.errors", "yamori.cli", "yamori.cli.main",
     }  # fmt: skip
     assert not {name.partition(".")[0] for name in loaded} & HEAVY
+    assert not loaded - modules_after("import signal") & {"typing", "re", "pathlib"}
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

@@ -12,8 +12,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from yamori.errors import (
     Fault,
     LabError,
@@ -25,7 +23,10 @@ from yamori.errors import (
     YamoriError,
 )
 
+TYPE_CHECKING = False  # importing `typing` for it would take longer than all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
     from yamori.guest import Guest
     from yamori.guest import open_guest as open  # noqa: A004  yamori.open, as in the design
 

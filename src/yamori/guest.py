@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -63,8 +65,9 @@ class Guest:
 
     def banner(self) -> Result[Banner]:
         """Say what runs in the guest: one row."""
-        self._check()
-        return run(self.kernel, banner(self.kernel))
+        with _named(self.vm):
+            self._check()
+            return run(self.kernel, banner(self.kernel))
 
     def known_trouble(self, advisories: str | Path | None = None) -> Trouble:
         """Compare the kernel's version and compiler with what is known to be wrong with them.
@@ -79,21 +82,21 @@ class Guest:
 
     def syscall(self, table: str = "native") -> Result[SystemCall]:
         """List a system-call table: ``native``, ``compat`` or ``x32``."""
-        self._check()
-        return run(self.kernel, syscall(self.kernel, table=table))
+        with _named(self.vm):
+            self._check()
+            return run(self.kernel, syscall(self.kernel, table=table))
 
     def plist(self, *, threads: bool = False) -> Result[Process]:
         """List every process; with ``threads`` every thread."""
-        self._check()
-        return run(self.kernel, plist(self.kernel, threads=threads))
+        with _named(self.vm):
+            self._check()
+            return run(self.kernel, plist(self.kernel, threads=threads))
 
     def _check(self) -> None:
         """Make sure that the VM, and the kernel that is known, are still there."""
         self._memory.check_alive()
         if not _still_there(self.kernel):
-            raise TargetError(
-                "the guest has rebooted, or its kernel is gone", where=self.vm.target, hint="attach to it again"
-            )
+            raise TargetError("the guest has rebooted, or its kernel is gone", hint="attach to it again")
 
     def close(self) -> None:
         """Let go of the guest's memory."""
@@ -141,12 +144,25 @@ def open_guest(
     """
     given = _given(vmlinux, symbols)
     vm = targets.attach(target, ram_base=ram_base)
-    if not vm.layouts:
-        raise TargetError(vm.lacks[0] if vm.lacks else "its RAM cannot be reached", where=vm.target)
-    try:
+    with _named(vm):
+        if not vm.layouts:
+            raise TargetError(vm.lacks[0] if vm.lacks else "its RAM cannot be reached")
         return _open_best(vm, given, progress)
+
+
+@contextmanager
+def _named(vm: VirtualMachine) -> Iterator[None]:
+    """Let errors name the target as the user did, not what it is to the host; a file that holds its RAM comes behind.
+
+    Such a file is worth naming where the target does not: it may be what has the wrong owner, or was cut short.
+    """
+    try:
+        yield
     except (NoKernelError, TargetError) as error:
-        error.where = error.where or vm.target
+        file = error.where
+        if file and not file.startswith(("/proc/", "process ")) and file not in vm.target:
+            error.message += f" ({file})"
+        error.where = vm.target
         if isinstance(error, NoKernelError) and vm.pid is None:
             error.hint = "is it the whole RAM of a Linux guest, not cut short, and --ram-base right?"
         raise

@@ -18,7 +18,7 @@ from tests.kernel.synthetic import ARM, ARM64, MACHINES, MIB, X86, Guest, Machin
 from yamori.address import GPA
 from yamori.errors import NoKernelError, ProfileError, YamoriError
 from yamori.kernel import discovery, scan
-from yamori.kernel.discovery import discover
+from yamori.kernel.discovery import discover, kernel_text
 from yamori.kernel.given import Given
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.symbols import Symbol, Symbols
@@ -368,6 +368,27 @@ def test_kallsyms_with_an_altered_address_does_not_cost_the_root() -> None:
         guest.ram[at + 4 * index : at + 4 * index + 4] = struct.pack("<I", 0x7FFF_FFF0)
     kernel = discover(guest.memory())
     assert processes(kernel) == guest.rows(threads=True)
+
+
+TEXT = {"_text": 0x1000, "_stext": 0x2000, "_etext": 0x9000, "__start_rodata": 0xA000}
+
+
+@pytest.mark.parametrize("damaged", [None, *TEXT])
+@pytest.mark.parametrize("value", [0, 0x10, 0x7FFF_FFFF_FFFF])
+def test_bounds_of_text_survive_one_bad_symbol(damaged: str | None, value: int) -> None:
+    rows = [Symbol(value if name == damaged else address, "T", name) for name, address in TEXT.items()]
+    text = kernel_text([Symbols(rows, "kallsyms")])
+    assert text is not None
+    assert text.start == (0x1000 if damaged == "_stext" else 0x2000)
+    assert text.stop == (0xA000 if damaged == "_etext" else 0x9000)
+
+
+def test_bounds_of_text_come_from_the_first_table_that_has_them() -> None:
+    bare = Symbols([Symbol(0x5000, "T", "_stext"), Symbol(0x4000, "T", "_etext")], "system.map")
+    whole = Symbols([Symbol(address, "T", name) for name, address in TEXT.items()], "kallsyms")
+    assert kernel_text([bare, whole]) == range(0x2000, 0x9000)
+    assert kernel_text([bare]) is None
+    assert kernel_text([]) is None
 
 
 def test_kallsyms_that_name_a_wrong_root_are_not_believed() -> None:

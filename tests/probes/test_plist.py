@@ -105,6 +105,35 @@ def test_process_whose_prev_lies_is_still_shown(machine: Machine, value: int | N
     assert any("does not link back" in reason for reason in result.reasons)
 
 
+@machines
+def test_pid_that_is_listed_twice_is_remarked(machine: Machine) -> None:
+    guest = build(machine)
+    kernel = look(guest)
+    twin = guest.tasks[3].pid
+    guest.ints(guest.member(guest.tasks[9].gva, "pid"), twin, twin)
+    result = listed(kernel, threads=False)
+    assert [row.pid for row in result].count(twin) == 2
+    assert result.reasons == [f"pid {twin} appears twice: somebody may have changed it"]
+
+
+def test_thread_with_the_number_of_a_process_is_remarked() -> None:
+    guest = build()
+    kernel = look(guest)
+    guest.ints(guest.member(guest.threads[0].gva, "pid"), 1)
+    assert listed(kernel).reasons == ["pid 1 appears twice: somebody may have changed it"]
+    assert listed(kernel, threads=False).complete
+
+
+@pytest.mark.parametrize("pid", [0, -1, -(1 << 31)])
+def test_pid_that_no_process_can_have_is_remarked(pid: int) -> None:
+    guest = build()
+    kernel = look(guest)
+    guest.ints(guest.member(guest.tasks[9].gva, "pid"), pid)
+    result = listed(kernel, threads=False)
+    assert len(result) == len(guest.tasks)
+    assert result.reasons == [f"pid {pid} is none that a process can have: somebody may have changed it"]
+
+
 def test_process_that_was_unlinked_is_not_on_the_list() -> None:
     guest = build()
     kernel = look(guest)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # `typing` takes a while to import, too
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 

@@ -371,11 +371,21 @@ class _Discovery:
         return [*sources, inferred]
 
 
+TEXT_BEGINS = ("_stext", "_text")
+TEXT_ENDS = ("_etext", "__start_rodata")
+"""``_text`` lies before ``_stext``, and read-only data, of ``include/asm-generic/vmlinux.lds.h``, behind ``_etext``."""
+
+
 def kernel_text(sources: list[Symbols]) -> range | None:
-    """Return the bounds of the kernel's text: ``_stext`` (``_text`` where there is none) to ``_etext``."""
+    """Return the bounds of the kernel's text: ``_stext`` to ``_etext``, or the symbols next to these.
+
+    Any one of them may be damaged. The narrowest of what they say is taken, in which no foreign code passes for the
+    kernel's.
+    """
     for symbols in sources:
-        first = symbols.address("_stext") or symbols.address("_text")
-        last = symbols.address("_etext")
-        if first and last and first < last:
-            return range(first, last)
+        begins = [address for name in TEXT_BEGINS if (address := symbols.address(name))]
+        ends = [address for name in TEXT_ENDS if (address := symbols.address(name))]
+        texts = [range(first, last) for first in begins for last in ends if first < last]
+        if texts:
+            return min(texts, key=lambda text: text.stop - text.start)
     return None

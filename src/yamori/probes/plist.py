@@ -58,14 +58,23 @@ def plist(kernel: Kernel, *, threads: bool = False) -> Iterator[Process]:
     for what, names in OPTIONAL.items():
         if not all(any(kernel.knows(struct, name) for name in group) for struct, *group in names):
             kernel.trouble(f"{what} cannot be shown: `yamori doctor` tells what is not known; give --vmlinux")
-    empty = True
+    pids: set[int] = set()
+    for row in _tasks(kernel, threads=threads):
+        # The kernel gives a number to one task at a time, and none below 1 to what is on its list (alloc_pid).
+        if row.pid < 1 or row.pid in pids:
+            wrong = "appears twice" if row.pid in pids else "is none that a process can have"
+            kernel.trouble(f"pid {row.pid} {wrong}: somebody may have changed it")
+        pids.add(row.pid)
+        yield row
+    if not pids:  # every kernel that runs has init and kthreadd
+        kernel.trouble("there is no process at all: the guest is booting, or its list of tasks was cut")
+
+
+def _tasks(kernel: Kernel, *, threads: bool) -> Iterator[Process]:
     for leader, row in _listed(kernel, kernel.init_task.address("tasks"), "tasks"):
-        empty = False
         yield row
         if threads:
             yield from _other_threads(kernel, leader)
-    if empty:  # every kernel that runs has init and kthreadd
-        kernel.trouble("there is no process at all: the guest is booting, or its list of tasks was cut")
 
 
 def _other_threads(kernel: Kernel, leader: Struct) -> Iterator[Process]:
