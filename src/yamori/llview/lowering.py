@@ -1,0 +1,220 @@
+"""What all parts of the front end share: the program in the making, variables, slots, and conversions."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from yamori.llview import ir
+from yamori.llview.diagnostics import CompileError
+from yamori.llview.ir import BOOL, END, U32, IntType, Program
+from yamori.llview.types import Scope, StructType
+from yamori.llview.values import Constant, Number, Pointer, Reference, Value, describe
+
+MOST_INLINED = 40
+"""How deep helpers may call each other."""
+
+
+@dataclass
+class Frame:
+    """One function that is being inlined, or the program itself.
+
+    Attributes:
+        scope: Where its names are looked up.
+        node: Its source.
+        variables: Its parameters and locals so far.
+        leave: Label that ``return`` breaks to; empty in the program itself.
+        result: The variables that ``return`` assigns to, once its kind is known.
+        consume: What a ``yield`` does with its value, in a generator.
+        loops: Labels for ``break`` and ``continue`` of the loops around, innermost last.
+    """
+
+    scope: Scope
+    node: ast.FunctionDef
+    variables: dict[str, Value] = field(default_factory=dict)
+    leave: str = ""
+    result: Value | None = None
+    returned: bool = False
+    consume: Callable[[Value, ast.AST], None] | None = None
+    loops: list[tuple[str, str, bool]] = field(default_factory=list)
+
+
+class Lowering:
+    """Builds one program.
+
+    Args:
+        program: To be filled.
+    """
+
+    def __init__(self, program: Program, scope: Scope, node: ast.FunctionDef) -> None:
+        self.program = program
+        self.word = IntType(scope.word_size * 8) if scope.word_size else ir.U64
+        self.frames = [Frame(scope, node)]
+        self.body = program.body
+        self.fault = END
+        self._node: ast.AST = node
+        self._slots: dict[ir.SlotSpec, int] = {}
+        self._optional: set[int] = set()
+        self._messages: dict[str, int] = {}
+        self._count = 0
+
+    @property
+    def frame(self) -> Frame:
+        """The function that is being compiled."""
+        return self.frames[-1]
+
+    # --- errors and places
+
+    def fail(self, message: str, node: ast.AST | None = None, *, hint: str = "") -> NoReturn:
+        """Refuse the program."""
+        raise CompileError(message, self.frame.scope.file, node or self._node, hint=hint)
+
+    @property
+    def place(self) -> ir.Place:
+        """The present place in the source."""
+        return ir.Place(self.frame.scope.file, getattr(self._node, "lineno", 1))
+
+    @contextmanager
+    def at(self, node: ast.AST) -> Iterator[None]:
+        """Compile what comes from ``node``."""
+        before, self._node = self._node, node
+        yield
+        self._node = before
+
+    def add(self, statement: ir.Statement) -> None:
+        """Append a statement."""
+        self.body.append(statement)
+
+    @contextmanager
+    def into(self, body: list[ir.Statement]) -> Iterator[None]:
+        """Append to another body."""
+        before, self.body = self.body, body
+        yield
+        self.body = before
+
+    # --- names
+
+    def fresh(self, name: str) -> str:
+        """Return a name that nothing else has."""
+        self._count += 1
+        return f"{name}_{self._count}"
+
+    def temporary(self, kind: IntType, name: str = "t") -> ir.Local:
+        """Return a new variable of the program."""
+        local = ir.Local(self.fresh(name), kind)
+        self.program.locals[local.name] = kind
+        return local
+
+    def keep(self, value: ir.Expression, name: str = "t") -> ir.Local:
+        """Put a value into a new variable."""
+        local = self.temporary(value.type, name)
+        self.add(ir.Assign(place=self.place, target=local, value=value))
+        return local
+
+    def slot(self, spec: ir.SlotSpec, *, asked: bool = False) -> int:
+        """Return the number of a slot; ``asked`` where ``exists`` asks for it."""
+        if spec not in self._slots:
+            self._slots[spec] = len(self._slots)
+            self.program.slots.append(spec)
+        number = self._slots[spec]
+        if asked:
+            self.program.slots[number] = spec._replace(optional=True)
+        return number
+
+    def member(self, struct: StructType, path: str) -> int:
+        """Return the slot of a member."""
+        return self.slot(ir.SlotSpec("member", struct.name, path))
+
+    def message(self, text: str) -> int:
+        """Return the number of a message."""
+        if text not in self._messages:
+            self._messages[text] = len(self._messages)
+            self.program.messages.append(text)
+        return self._messages[text]
+
+    # --- conversions
+
+    def offset(self, address: ir.Expression, slot: int) -> ir.Expression:
+        """Return an address plus a slot's offset."""
+        offset: ir.Expression = ir.SlotValue(slot, "offset")
+        return self.plus(address, self.cast(offset, self.word))
+
+    def plus(self, left: ir.Expression, right: ir.Expression) -> ir.Expression:
+        """Return the sum of two words."""
+        return ir.Binary("+", left, right, self.word)
+
+    def cast(self, value: ir.Expression, kind: IntType) -> ir.Expression:
+        """Return a value as C converts it."""
+        if value.type == kind:
+            return value
+        if isinstance(value, ir.Const):
+            return ir.Const(int(value.value != 0) if kind == BOOL else kind.wrap(value.value), kind)
+        return ir.Cast(value, kind)
+
+    def fits(self, value: Number, kind: IntType) -> bool:
+        """Say whether every value of one type is a value of the other."""
+        if isinstance(value.expression, ir.Const):
+            return kind.wrap(value.expression.value) == value.expression.value
+        own = value.type
+        if own.signed and not kind.signed:
+            return False
+        return own.bits + (kind.signed and not own.signed) <= kind.bits
+
+    def number(self, value: Value, node: ast.AST, kind: IntType | None = None) -> ir.Expression:
+        """Return an integer's expression, of a type that can hold it.
+
+        An address becomes a number where a word is wanted.
+        """
+        if isinstance(value, Constant):
+            value = self.literal(value.value, node, kind)
+        if isinstance(value, Reference | Pointer):
+            value = Number(value.address)
+        if not isinstance(value, Number):
+            self.fail(f"a number is needed here, not {describe(value)}", node)
+        if kind is None or value.type == kind:
+            return value.expression
+        if not self.fits(value, kind):
+            what = f"a {value.type.name} may not fit into a {kind.name}"
+            self.fail(what, node, hint=f"say {kind.name}(...) to cut it")
+        return self.cast(value.expression, kind)
+
+    def literal(self, value: object, node: ast.AST, kind: IntType | None = None) -> Number:
+        """Return a number that is written in the source."""
+        if isinstance(value, bool):
+            return Number(ir.Const(int(value), BOOL))
+        if not isinstance(value, int):
+            self.fail(f"a number is needed here, not {value!r}", node)
+        for candidate in (kind, ir.S64, ir.U64):
+            if candidate and candidate.wrap(value) == value:
+                return Number(ir.Const(value, candidate))
+        self.fail(f"{value} does not fit into {(kind or ir.U64).name}", node)
+
+    def common(self, left: Number, right: Number, node: ast.AST) -> IntType:
+        """Return the type that arithmetic on two numbers is done in: the smallest that holds both, 32 bits at least.
+
+        Unlike in C nothing changes its value: what has no common type is refused.
+        """
+        for one, other in ((left, right), (right, left)):
+            if isinstance(one.expression, ir.Const):
+                kind = _promoted(other.type)
+                if self.fits(one, kind):
+                    return kind
+        kinds = [_promoted(left.type), _promoted(right.type)]
+        bits = max(kind.bits for kind in kinds)
+        if kinds[0].signed == kinds[1].signed:
+            return IntType(bits, kinds[0].signed)
+        wide = IntType(bits if next(k for k in kinds if not k.signed).bits < bits else bits * 2, signed=True)
+        if wide.bits > 64:
+            self.fail(
+                f"{left.type.name} and {right.type.name} have no common type",
+                node,
+                hint="say s64(...) or u64(...) of one of them",
+            )
+        return wide
+
+
+def _promoted(kind: IntType) -> IntType:
+    return kind if kind.bits >= 32 else IntType(32, kind.signed) if kind != BOOL else U32
