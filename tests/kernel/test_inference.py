@@ -201,6 +201,16 @@ def test_timespecs_of_old_kernels(machine: Machine) -> None:
     assert [row.start_time for row in rows] == [pytest.approx(task.start) for task in guest.tasks]
 
 
+@machines
+@pytest.mark.parametrize("gap", [1, 2, 3, 4])
+def test_quick_boot_is_no_timespec(machine: Machine, gap: int) -> None:
+    """With 32-bit words, a zero and half of a start time in the first second read as seconds and nanoseconds."""
+    plans: list[Plan] = [(*plan[:6], round(0.02 * index, 2)) for index, plan in enumerate(crowd(), 1)]
+    plans[-1] = (*plans[-1][:6], 2.125)
+    kernel = assert_whole(build(machine, Shape(gaps=(gap,)), plans=plans))
+    assert inferred(kernel).member("task_struct", "start_boottime")
+
+
 def test_times_have_to_be_times() -> None:
     births = [(second * 10**9, second * 10**9) for second in range(1, 17)]
     asleep = [(start, start + 3600 * 10**9) for start, _ in births[8:]]

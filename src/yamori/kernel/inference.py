@@ -371,6 +371,10 @@ class _Inference:
         pair, first = 2 * self.word, self.offset("group_leader")
         simple = list(self.where(first, self.comm - 15, 8, lambda at: self.are_births(at, 8, nanoseconds)))
         pairs = self.where(first, self.comm - 2 * pair + 1, self.word, lambda at: self.are_births(at, pair, timespec))
+        if simple:
+            # Half of a number of nanoseconds, behind a 32-bit zero, looks like a timespec in the first second.
+            tasks = [*self.sample.kernel_threads, *self.sample.users]
+            pairs = (at for at in list(pairs) if all(timespec(task, at) >= 0 for task in tasks))
         offset = self.only("task_struct.start_boottime", [*simple, *pairs])
         if offset is None:
             return
