@@ -14,6 +14,10 @@ need qemu-system-arm qemu-system-arm
 need qemu-system-aarch64 qemu-system-arm
 need qemu-system-x86_64 qemu-system-x86
 need dpkg-deb dpkg
+need x86_64-linux-gnu-gcc gcc
+need arm-linux-gnueabi-gcc gcc-arm-linux-gnueabi
+need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+need riscv64-linux-gnu-gcc gcc-riscv64-linux-gnu
 python=${PYTHON:-python3}
 need "$python" python3
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from yamori import targets
 from yamori.address import GPA, GVA
@@ -19,11 +19,12 @@ from yamori.kernel.kernel import Kernel
 from yamori.kernel.profile import Profile
 from yamori.kernel.scan import Progress
 from yamori.kernel.uts import read_uts
+from yamori.llview.language import Probe
 from yamori.memory.host import HostMemory
 from yamori.probes.banner import banner
 from yamori.probes.banner_text import parse
 from yamori.probes.plist import plist
-from yamori.probes.run import run
+from yamori.probes.run import run, run_probe
 from yamori.probes.syscall import syscall
 from yamori.records import Banner, Process, Result, SystemCall
 
@@ -84,13 +85,24 @@ class Guest:
         """List a system-call table: ``native``, ``compat`` or ``x32``."""
         with _named(self.vm):
             self._check()
-            return run(self.kernel, syscall(self.kernel, table=table))
+            return syscall(self.kernel, table=table)
 
     def plist(self, *, threads: bool = False) -> Result[Process]:
         """List every process; with ``threads`` every thread."""
         with _named(self.vm):
             self._check()
-            return run(self.kernel, plist(self.kernel, threads=threads))
+            return plist(self.kernel, threads=threads)
+
+    def run(self, probe: Probe, arguments: tuple[int, ...] = ()) -> Result[Any]:
+        """Run a probe of one's own.
+
+        Args:
+            probe: What ``@probe`` made.
+            arguments: One number for each of its parameters behind the kernel.
+        """
+        with _named(self.vm):
+            self._check()
+            return run_probe(self.kernel, probe, arguments)
 
     def _check(self) -> None:
         """Make sure that the VM, and the kernel that is known, are still there."""

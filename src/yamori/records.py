@@ -11,7 +11,7 @@ import msgspec
 SCHEMA = "yamori/1"
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class Row(msgspec.Struct, frozen=True):
     """What every row is.
 
     Attributes:
@@ -57,7 +57,7 @@ class Banner(Row, frozen=True, kw_only=True):
     build_id: str
 
 
-class SystemCall(Row, frozen=True, kw_only=True):
+class SystemCall(Row, frozen=True):
     """One entry of a system-call table.
 
     Attributes:
@@ -77,7 +77,7 @@ class SystemCall(Row, frozen=True, kw_only=True):
     in_kernel_text: bool | None
 
 
-class Process(Row, frozen=True, kw_only=True):
+class Process(Row, frozen=True):
     """One process, or one thread.
 
     Attributes:

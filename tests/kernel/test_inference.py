@@ -15,7 +15,6 @@ from yamori.kernel.invariants import CAPABILITY_BITS, CRED_MAGIC, CRED_REACH, ar
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.types import Types
 from yamori.probes.plist import plist
-from yamori.probes.run import run
 from yamori.translation.space import AddressSpace
 
 machines = pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
@@ -38,7 +37,7 @@ def inferred(kernel: Kernel) -> InferredTypes:
 
 def assert_whole(guest: Guest) -> Kernel:
     kernel = discover(guest.memory())
-    result = run(kernel, plist(kernel, threads=True))
+    result = plist(kernel, threads=True)
     assert result.reasons == []
     assert shown(result) == guest.rows(threads=True)
     return kernel
@@ -85,7 +84,7 @@ def test_helper_in_user_mode_is_a_child_of_kthreadd(machine: Machine, count: int
         guest.words(guest.member(task, "mm"), mm, mm)
     kernel = discover(guest.memory())
     assert inferred(kernel).unknown.keys() <= {"mm_struct.pgd"}
-    rows = {row.pid: row.kthread for row in run(kernel, plist(kernel))}
+    rows = {row.pid: row.kthread for row in plist(kernel)}
     assert rows == {task.pid: task.kthread and task.pid < 990 for task in guest.tasks}
 
 
@@ -104,7 +103,7 @@ def test_zombies_in_the_majority(machine: Machine, dead: int) -> None:
     types = inferred(kernel)
     assert types.unknown.keys() <= {"mm_struct.pgd"}
     assert types.members["task_struct", "exit_state"].offset == guest.task["exit_state"]
-    result = run(kernel, plist(kernel))
+    result = plist(kernel)
     letter = "X" if dead == 16 else "Z"  # EXIT_DEAD is 16 where there is thread_node
     assert {row.state for row in result if row.pid > 100} == {letter}
 
@@ -197,7 +196,7 @@ def test_timespecs_of_old_kernels(machine: Machine) -> None:
     types = inferred(kernel := discover(guest.memory()))
     assert types.member("task_struct", "real_start_time.tv_sec")
     assert not types.member("task_struct", "start_boottime")
-    rows = run(kernel, plist(kernel)).rows
+    rows = plist(kernel).rows
     assert [row.start_time for row in rows] == [pytest.approx(task.start) for task in guest.tasks]
 
 

@@ -32,7 +32,6 @@ from yamori.kernel.inference import InferredTypes, infer
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.profile import Profile
 from yamori.probes.plist import plist
-from yamori.probes.run import run
 from yamori.records import Process, Result
 from yamori.translation.space import AddressSpace
 
@@ -71,7 +70,7 @@ def look(guest: Guest) -> tuple[Kernel, InferredTypes]:
 
 
 def listed(kernel: Kernel) -> Result[Process]:
-    return run(kernel, plist(kernel))
+    return plist(kernel)
 
 
 def assert_true(guest: Guest, types: InferredTypes) -> None:

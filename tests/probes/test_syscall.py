@@ -16,7 +16,6 @@ from yamori.kernel.discovery import discover
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.symbols import Symbol, Symbols
 from yamori.probes import syscall as probe
-from yamori.probes.run import run
 from yamori.probes.syscall import syscall
 from yamori.records import Result, SystemCall
 
@@ -29,7 +28,7 @@ shapes = pytest.mark.parametrize("shape", [NAMED, SEARCHED], ids=["by symbol", "
 def table(guest: Guest, kind: str = "native") -> Result[SystemCall]:
     kernel = discover(guest.memory())
     started = time.perf_counter()
-    result = run(kernel, syscall(kernel, table=kind))
+    result = syscall(kernel, table=kind)
     assert time.perf_counter() - started < 10
     return result
 
@@ -160,7 +159,7 @@ LIES = [0, 0x1000, 0xFFFF_8000_1030_1001, 0xFFFF_8000_1030_1008, (1 << 64) - 8, 
 def test_symbol_of_the_table_that_lies_does_not_hide_the_table(address: int) -> None:
     guest = build(ARM64)
     for kernel in (with_symbol(guest, "sys_call_table", address), without_symbol(discover(guest.memory()), address)):
-        result = run(kernel, syscall(kernel))
+        result = syscall(kernel)
         assert result.complete
         assert [row.symbol for row in result] == guest.calls
 
@@ -169,7 +168,7 @@ def test_table_before_which_its_symbol_lies_is_searched() -> None:
     """As a page of zeros in kallsyms does: all its symbols are at the image's start."""
     guest = build(ARM)
     kernel = without_symbol(discover(guest.memory()), entry(guest, 0) - 4 * 60)
-    result = run(kernel, syscall(kernel))
+    result = syscall(kernel)
     assert [row.symbol for row in result] == guest.calls
     assert any("is not the table" in note for note in result.notes)
 
@@ -180,7 +179,7 @@ def test_symbol_that_leads_to_another_table_is_doubted_where_there_is_no_better(
     last = guest.linear(synthetic.RAM_SIZE - 0x1000)
     guest.words(last, *[guest.symbols["__arm64_sys_read"]] * 512)
     kernel = with_symbol(guest, "sys_call_table", last)
-    result = run(kernel, syscall(kernel))
+    result = syscall(kernel)
     assert not result.complete
     assert len(result) == 512
     assert {row.symbol for row in result} == {"__arm64_sys_read"}
@@ -191,11 +190,11 @@ def test_symbol_that_was_moved_into_the_table_does_not_cut_it_short(machine: Mac
     guest = build(machine)
     guest.words(entry(guest, 300), module(machine))
     kernel = with_symbol(guest, "helper7", entry(guest, 250))
-    result = run(kernel, syscall(kernel))
+    result = syscall(kernel)
     assert len(result) == CALLS
     assert [row.nr for row in result if row.in_kernel_text is False] == [300]
     kernel = with_symbol(guest, "compat_sys_call_table", entry(guest, 250))
-    assert len(run(kernel, syscall(kernel))) == 250
+    assert len(syscall(kernel)) == 250
 
 
 def test_names_with_a_compilers_suffix_are_known() -> None:
@@ -206,7 +205,7 @@ def test_names_with_a_compilers_suffix_are_known() -> None:
         for symbol in kernel.profile.symbols[0]
     ]
     kernel = Kernel(kernel.memory, replace(kernel.profile, symbols=[Symbols(rows, "kallsyms")]))
-    result = run(kernel, syscall(kernel))
+    result = syscall(kernel)
     assert result.complete
     assert len(result) == CALLS
 
@@ -252,7 +251,7 @@ def test_flood_of_pointers_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_new_dispatch_of_x86_is_noted() -> None:
     kernel = with_symbol(build(X86), "x64_sys_call", 0xFFFF_FFFF_8100_2000)
-    assert any("x64_sys_call" in note for note in run(kernel, syscall(kernel)).notes)
+    assert any("x64_sys_call" in note for note in syscall(kernel).notes)
 
 
 def test_tables_of_numbers_cover_every_architecture() -> None:

@@ -204,7 +204,7 @@ def test_block_at_a_level_that_cannot_have_one(shape: AArch64, bits: int) -> Non
 
 def test_level_3_entry_of_block_type_is_reserved() -> None:
     blocks = {0: (0x1003).to_bytes(8, "little") * 512, 0x1000: (0x2401).to_bytes(8, "little") * 512}
-    with pytest.raises(TranslationFault, match=r"level 3 .* invalid"):
+    with pytest.raises(TranslationFault, match="an entry is invalid"):
         AArch64(12, 34, 34).walk(PhysicalLoads(BytesMemory({**blocks})), GPA(0), GVA(0))
 
 

@@ -130,8 +130,8 @@ def test_every_root_that_linux_puts_into_a_register_leads_to_the_same_page(gva: 
 @pytest.mark.parametrize(
     ("root", "gva", "reason"),
     [
-        (entry(0x2), 0, "level 1"),
-        (entry(0x1003) + entry(0x2003), 0, "level 3"),  # a level 3 entry of type 1 is reserved
+        (entry(0x2), 0, "an entry is invalid"),
+        (entry(0x1003) + entry(0x2003), 0, "an entry is invalid"),  # a level 3 entry of type 1 is reserved
         (entry(0x1003) + entry(0x2003), 1 << 32, "32 bits"),
         (entry(0x1003) + entry(0x2003), -4096, "32 bits"),
     ],

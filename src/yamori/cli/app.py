@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from yamori import __version__
-from yamori.cli import ids, lab, output
+from yamori.cli import ids, lab, llview, output
 from yamori.cli.demo import demo
 from yamori.cli.doctor import doctor
+from yamori.cli.shell import shell
 from yamori.cli.streams import ReaderGoneError
 from yamori.cli.targets import targets
 from yamori.errors import YamoriError
@@ -26,11 +27,13 @@ app = typer.Typer(
 )
 app.add_typer(ids.app)
 app.add_typer(lab.app)
+app.add_typer(llview.app)
 for command in ids.app.registered_commands:
     app.registered_commands.append(command)
 app.command(epilog="Example: yamori doctor lab:arm64")(doctor)
 app.command(epilog="Example: yamori targets --json")(targets)
 app.command(epilog="Example: yamori demo arm64")(demo)
+app.command(epilog="Example: yamori shell lab:armv7")(shell)
 
 
 def _version(wanted: bool) -> None:

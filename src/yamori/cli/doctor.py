@@ -16,7 +16,6 @@ from yamori.records import SCHEMA
 if TYPE_CHECKING:
     from yamori.guest import Guest
     from yamori.kernel.profile import Step
-    from yamori.kernel.types import Types
 
 
 def doctor(
@@ -95,23 +94,21 @@ def _steps(guest: Guest) -> list[Step]:
 
 
 def _members(guest: Guest) -> list[tuple[str, str, str]]:
-    """Return (member, offset, provenance) of all that the commands read."""
-    from yamori.probes.plist import MEMBERS  # noqa: PLC0415  as above
+    """Return (member, offset, provenance) of all that ``plist`` reads, as its program says."""
+    from yamori.kernel.binding import fixed  # noqa: PLC0415  as above
+    from yamori.probes.plist import tasks  # noqa: PLC0415  as above
+    from yamori.probes.run import compiled  # noqa: PLC0415
 
     rows = []
-    for struct, members in MEMBERS.items():
-        for names in members:
-            found = guest.profile.find(struct, *names)
-            if found is None:
-                rows.append((f"{struct}.{names[0]}", "not known", ""))
-                continue
-            name, member = found
-            agree = [types for types in guest.profile.types if _knows(types, struct, names, member.offset)]
-            sources = " and ".join(dict.fromkeys(types.provenance for types in agree))
-            rows.append((f"{struct}.{name}", str(member.offset), sources))
+    for spec in compiled(tasks, guest.profile.init.word_size).slots:
+        if spec.kind != "member":
+            continue
+        member = guest.profile.member(spec.owner, spec.path)
+        if member is None:
+            if not spec.optional and not fixed(spec):
+                rows.append((str(spec), "not known", ""))
+            continue
+        agree = [types for types in guest.profile.types if types.member(spec.owner, spec.path) is not None]
+        same = (t for t in agree if getattr(t.member(spec.owner, spec.path), "offset", None) == member.offset)
+        rows.append((str(spec), str(member.offset), " and ".join(dict.fromkeys(types.provenance for types in same))))
     return rows
-
-
-def _knows(types: Types, struct: str, names: tuple[str, ...], offset: int) -> bool:
-    members = (types.member(struct, name) for name in names)
-    return any(member is not None and member.offset == offset for member in members)

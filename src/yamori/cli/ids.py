@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from yamori.cli import output
+from yamori.cli.llview import ProbeName, compiling, find_probe, given_for
 from yamori.cli.output import AsJson, RamBase, SystemMap, Target, Vmlinux, safe
+from yamori.cli.tables import rows_table
 from yamori.cli.tree import draw
 from yamori.records import Process, SystemCall
 
@@ -97,6 +99,41 @@ def plist(
             output.print_json(output.envelope("plist", guest, result))
         else:
             _print_processes(result.rows, tree=tree)
+    raise typer.Exit(output.conclude(result))
+
+
+def _argument(text: str) -> tuple[str, int]:
+    name, _, value = text.partition("=")
+    try:
+        return name, int(value, 0)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no argument; write it as in most=10") from error
+
+
+@app.command(epilog="Examples: yamori run my.py lab:armv7, yamori ids run my.py:sockets qemu:gateway --json")
+def run(
+    probe: ProbeName,
+    target: Target = None,
+    *,
+    argument: Annotated[
+        list[Any] | None,
+        typer.Option("--argument", "-a", parser=_argument, metavar="NAME=NUMBER", help="A parameter of the probe."),
+    ] = None,
+    vmlinux: Vmlinux = None,
+    symbols: SystemMap = None,
+    ram_base: RamBase = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a probe of your own, or one that another package adds, and print its rows."""
+    found = find_probe(probe)
+    with compiling():
+        arguments = given_for(found, dict(argument or []))
+        with output.opened(target, vmlinux, symbols, ram_base) as guest:
+            result = guest.run(found, arguments)
+            if as_json:
+                output.print_json(output.envelope(f"run {found.name}", guest, result))
+            else:
+                output.print_table(*rows_table(found.row, result.rows))
     raise typer.Exit(output.conclude(result))
 
 

@@ -8,7 +8,9 @@ from yamori.address import GPA, GVA
 from yamori.errors import Fault, YamoriError
 from yamori.kernel.profile import Profile
 from yamori.kernel.types import Member
+from yamori.llview.machine import Machine
 from yamori.memory.physical import PhysicalMemory
+from yamori.translation.machine import machine
 from yamori.translation.space import AddressSpace
 
 MOST_TROUBLES = 100
@@ -142,6 +144,12 @@ class Kernel:
         """
         root = self.space.translate(GVA(mm.load("pgd"))).gpa
         return AddressSpace(self.memory, self.profile.root.geometry, GPA(root), user=True)
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The guest as probes see it."""
+        root = self.profile.root
+        return machine(self.memory, root.geometry, GPA(root.gpa))
 
     @cached_property
     def init_task(self) -> Struct:

@@ -215,7 +215,8 @@ class Calls(Expressions):
         member = node.args[0]
         if not isinstance(member, ast.Attribute):
             self.fail("exists() is asked of a member or symbol", node, hint="as in exists(task.__state)")
-        owner = self.value(member.value)
+        with self.into([]):  # to learn the type alone: nothing is loaded
+            owner = self.value(member.value)
         if not isinstance(owner, Reference | Symbols):
             self.fail(f"exists() is asked of a member or symbol, not of {describe(owner)}", node)
         _, slot = self.declared(owner, member)
@@ -261,6 +262,10 @@ class Calls(Expressions):
         root = self.keep(self.cast(self.int_of(node.args[0]), U64), "root")
         limit = self.constant(node.args[2], MOST_TEXT)
         return self.copy(self.address(node.args[1]), ir.Const(limit, U64), limit, root)
+
+    def word_at(self, node: ast.Call) -> Value:
+        """``word_at(address)``."""
+        return self.load(self.address(node.args[0]), self.word, name="word")
 
     def user_word(self, node: ast.Call) -> Value:
         """``user_word(pgd, address)``."""
@@ -368,6 +373,7 @@ WORDS: dict[object, Word] = {
     language.sizeof: Word(Calls.sizeof, 1),
     language.text: Word(Calls.text, 2),
     language.user_text: Word(Calls.user_text, 3),
+    language.word_at: Word(Calls.word_at, 1),
     language.user_word: Word(Calls.user_word, 2),
     language.local_array: Word(Calls.local_array, 2),
     language.phys_u32: Word(_phys(U32), 1),
@@ -396,7 +402,7 @@ def resolve_quietly(annotation: ast.expr | None, scope: Scope) -> Any:
 
 
 @cache
-def _parsed(file: str) -> ast.Module:
+def _parsed(file: str, changed: int) -> ast.Module:  # noqa: ARG001  a file that has changed is parsed again
     return ast.parse(Path(file).read_text(encoding="utf-8"), filename=file)
 
 
@@ -409,7 +415,7 @@ def source_of(function: Callable[..., Any], word_size: int) -> tuple[ast.Functio
     code = function.__code__
     file = code.co_filename
     try:
-        tree = _parsed(file)
+        tree = _parsed(file, Path(file).stat().st_mtime_ns)
     except (OSError, SyntaxError, UnicodeDecodeError):
         what = f"the source of {function.__name__}() cannot be read"
         raise CompileError(what, file, ast.Pass(lineno=code.co_firstlineno), hint="write it to a file") from None

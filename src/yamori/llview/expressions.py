@@ -7,7 +7,7 @@ from typing import Any, NoReturn, cast
 
 from yamori.llview import ir
 from yamori.llview.ir import BOOL, U64, IntType
-from yamori.llview.language import TEXT_BYTES, Kernel, Struct
+from yamori.llview.language import TEXT_BYTES, Kernel, Named, Struct
 from yamori.llview.lowering import Lowering
 from yamori.llview.types import ArrayType, PtrType, StructType, TextType, Type, member_type
 from yamori.llview.values import (
@@ -153,7 +153,8 @@ class Expressions(Lowering):
                 hint=f"add `{node.attr}: ...` to class {declaration.__name__}",
             )
         if isinstance(owner, Reference):
-            return kind, self.member(owner.struct, node.attr)
+            renamed = getattr(owner.struct.declaration, node.attr, None)
+            return kind, self.member(owner.struct, renamed.path if isinstance(renamed, Named) else node.attr)
         return kind, self.slot(ir.SlotSpec("symbol", node.attr))
 
     def _load_member(self, owner: Reference, node: ast.Attribute) -> Value:
@@ -374,14 +375,19 @@ class Expressions(Lowering):
 
     def _boolop(self, node: ast.BoolOp) -> Value:
         """``and`` and ``or``: what is right of them is looked at only where it matters, for it may load."""
-        result = self.keep(self.condition(node.values[0]), "both" if isinstance(node.op, ast.And) else "either")
+        operator: ir.BinaryOperator = "&" if isinstance(node.op, ast.And) else "|"
+        result = self.condition(node.values[0])
         for operand in node.values[1:]:
             body: list[ir.Statement] = []
             with self.into(body):
                 right = self.condition(operand)
-                self.add(ir.Assign(place=self.place, target=result, value=right))
-            test: ir.Expression = result if isinstance(node.op, ast.And) else ir.Not(result)
-            self.add(ir.If(place=self.place, condition=test, then=body))
+            if not body:
+                result = ir.Binary(operator, result, right, BOOL)
+                continue
+            kept = self.keep(result, "both" if operator == "&" else "either")
+            body.append(ir.Assign(place=self.place, target=kept, value=right))
+            self.add(ir.If(place=self.place, condition=kept if operator == "&" else ir.Not(kept), then=body))
+            result = kept
         return Number(result)
 
     def _ifexp(self, node: ast.IfExp) -> Value:
@@ -408,6 +414,10 @@ class Expressions(Lowering):
             if isinstance(value, Pointer):
                 return Pointer(value.target, self.temporary(self.word, "chosen"))
         numbers = (Number(self.number(one, node)), Number(self.number(other, node)))
+        if all(isinstance(number.expression, ir.Const) for number in numbers):  # the smallest fits wherever both do
+            kinds = (IntType(bits, signed) for bits in (8, 16, 32, 64) for signed in (False, True))
+            kind = next(kind for kind in kinds if all(self.fits(number, kind) for number in numbers))
+            return Number(self.temporary(kind, "chosen"))
         kind = numbers[0].type if numbers[0].type == numbers[1].type else self.common(*numbers, node)
         return Number(self.temporary(kind, "chosen"))
 

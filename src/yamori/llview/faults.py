@@ -8,8 +8,8 @@ from typing import NamedTuple
 TLB_ENTRIES = 256
 """Entries of the direct-mapped cache of translations; a power of two.
 
-The entry of (root, GVA) is ``((gva >> page_shift) ^ (root >> page_shift)) & (TLB_ENTRIES - 1)``. It holds the root, the page
-(``gva >> page_shift``) and the GPA of the page's first byte, and is emptied before each run.
+The entry of (root, GVA) is ``((gva >> page_shift) ^ (root >> page_shift)) & (TLB_ENTRIES - 1)``. It holds the root,
+the page (``gva >> page_shift``) and the GPA of the page's first byte, and is emptied before each run.
 """
 
 MOST_TROUBLES = 100

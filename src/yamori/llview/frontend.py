@@ -240,11 +240,11 @@ class Statements(Calls):
         with self.into(block):
             self.inline(function, call, consume)
 
-    def _break_statement(self, node: ast.Break) -> None:
+    def _break_statement(self, _: ast.Break) -> None:
         self.add(ir.Break(place=self.place, label=self.frame.loops[-1][0]))
 
-    def _continue_statement(self, node: ast.Continue) -> None:
-        _, label, loops = self.frame.loops[-1]
+    def _continue_statement(self, _: ast.Continue) -> None:
+        label, loops = self.frame.loops[-1][1:]
         self.add(ir.Continue(place=self.place, label=label) if loops else ir.Break(place=self.place, label=label))
 
     def _with_statement(self, node: ast.With) -> None:
@@ -481,12 +481,14 @@ def compile_walker(walker: Walker) -> Program:
 
 def _row(row: type[Any]) -> list[ir.RowField]:
     """Return the fields of a row's class; the types of numbers are settled by the first ``emit``."""
-    fields = []
-    for name, hint in get_type_hints(row).items():
-        if get_origin(hint) is not None and "ClassVar" in str(hint):
-            continue
-        options = get_args(hint) if isinstance(hint, types.UnionType) or get_origin(hint) is Union else (hint,)
-        plain = next(option for option in options if option is not type(None))
-        kind = {bool: BOOL, str: TEXTUAL}.get(plain, UNSETTLED)
-        fields.append(ir.RowField(name, kind, nullable=type(None) in options))
-    return fields
+    return [
+        _row_field(name, hint)
+        for name, hint in get_type_hints(row).items()
+        if get_origin(hint) is None or "ClassVar" not in str(hint)
+    ]
+
+
+def _row_field(name: str, hint: Any) -> ir.RowField:
+    options = get_args(hint) if isinstance(hint, types.UnionType) or get_origin(hint) is Union else (hint,)
+    plain = next(option for option in options if option is not type(None))
+    return ir.RowField(name, {bool: BOOL, str: TEXTUAL}.get(plain, UNSETTLED), nullable=type(None) in options)

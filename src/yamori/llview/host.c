@@ -63,7 +63,9 @@ static uint64_t ll_mapped(uint64_t host, uint64_t size)
 uint64_t ll_read(const struct ll_context *c, uint64_t gpa, uint64_t size, uint64_t *value)
 {
     const struct ll_region *region = ll_find(c, gpa);
+    ll_pread *pread = (ll_pread *)(uintptr_t)c->pread;
     uint64_t at, got = 0;
+    ptrdiff_t length;
 
     if (!region || size > 8 || size > region->size - (gpa - region->gpa))
         return LL_OUTSIDE;
@@ -72,9 +74,9 @@ uint64_t ll_read(const struct ll_context *c, uint64_t gpa, uint64_t size, uint64
         *value = ll_mapped(region->host + at, size);
         return LL_NONE;
     }
-    if (((ll_pread *)(uintptr_t)c->pread)((int)region->fd, &got, (size_t)size, (int64_t)(region->offset + at)) !=
-        (ptrdiff_t)size)
-        return LL_GONE;
+    length = pread((int)region->fd, &got, (size_t)size, (int64_t)(region->offset + at));
+    if (length != (ptrdiff_t)size)
+        return length < 0 && region->holes ? LL_OUTSIDE : LL_GONE;
     *value = got;
     return LL_NONE;
 }

@@ -1,15 +1,15 @@
 """LLView's intermediate representation: structured statements over integers, with loads of guest memory made explicit.
 
-A program is a tree of statements, as in WebAssembly: ``Loop`` and ``Block`` carry labels, ``Break`` and ``Continue`` name
-them. Expressions have no effects and cannot fault; whatever reads guest memory or can fail is a statement, and names the
-label of the ``Attempt`` that takes its fault (``END`` where the whole run ends). ``None`` there is a missing fault path,
-which the verifier refuses.
+A program is a tree of statements, as in WebAssembly: ``Loop`` and ``Block`` carry labels, ``Break`` and ``Continue``
+name them. Expressions have no effects and cannot fault; whatever reads guest memory or can fail is a statement, and
+names the label of the ``Attempt`` that takes its fault (``END`` where the whole run ends). ``None`` there is a
+missing fault path, which the verifier refuses.
 
-The front end writes ``LoadVirt`` and ``CopyVirt``; the translation pass turns them into ``Page`` and ``LoadHost``. Only then
-does the verifier let a program through to a back end. Walkers use ``LoadPhys`` alone.
+The front end writes ``LoadVirt`` and ``CopyVirt``; the translation pass turns them into ``Page`` and ``LoadHost``.
+Only then does the verifier let a program through to a back end. Walkers use ``LoadPhys`` alone.
 
-What the statements mean is defined here and nowhere else; the interpreter (``python_backend``, ``runtime``) and the C back
-end (``c_backend``, ``runtime.h``) do the same, load for load, which the tests compare.
+What the statements mean is defined here and nowhere else; the interpreter (``python_backend``, ``runtime``) and the C
+back end (``c_backend``, ``runtime.h``) do the same, load for load, which the tests compare.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ Comparison: TypeAlias = Literal["==", "!=", "<", "<=", ">", ">="]
 class Binary(NamedTuple):
     """``left operator right``, both of ``type``, wrapped to ``type``.
 
-    The divisor of ``//`` and ``%`` is a positive ``Const``, and the type unsigned. A shift by ``type.bits`` or more gives 0
-    (``>>`` of a negative number: -1); ``>>`` keeps the sign of a signed type; the right operand of a shift is unsigned.
+    The divisor of ``//`` and ``%`` is a positive ``Const``, and the type unsigned. A shift by ``type.bits`` or more
+    gives 0 (``>>`` of a negative number: -1); ``>>`` keeps the sign of a signed type; the right operand of a shift is
+    unsigned.
     """
 
     operator: BinaryOperator
@@ -166,9 +167,9 @@ class Assign(Statement):
 class LoadVirt(Faulting):
     """``load.virt``: a load of guest virtual memory, before translation.
 
-    With ``slot`` the size is the slot's, and a bit-field is cut out of it (shift, bits), extended by the slot's sign, and
-    then cast to the target's type. Otherwise ``size`` bytes (1, 2, 4 or 8), extended by the sign of the target's type.
-    ``root`` is the GPA of a table (``U64``); ``None`` is the kernel's own.
+    With ``slot`` the size is the slot's, and a bit-field is cut out of it (shift, bits), extended by the slot's sign,
+    and then cast to the target's type. Otherwise ``size`` bytes (1, 2, 4 or 8), extended by the sign of the target's
+    type. ``root`` is the GPA of a table (``U64``); ``None`` is the kernel's own.
     """
 
     target: Local
@@ -195,10 +196,10 @@ class CopyVirt(Faulting):
 class Page(Faulting):
     """``page(gva)``: translate, for a load of ``size`` bytes or of the slot's size.
 
-    Faults ``MISALIGNED`` where the address is not a multiple of the size, ``SIZE`` where a slot's size is not 1, 2, 4 or 8,
-    ``NOT_KERNEL`` where the kernel's root is meant and the address is not a kernel address, and with whatever the walker
-    faults. A translation is looked up in, and put into, the direct-mapped cache. ``target`` becomes a handle, good until
-    the next ``Page``.
+    Faults ``MISALIGNED`` where the address is not a multiple of the size, ``SIZE`` where a slot's size is not 1, 2, 4
+    or 8, ``NOT_KERNEL`` where the kernel's root is meant and the address is not a kernel address, and with whatever
+    the walker faults. A translation is looked up in, and put into, the direct-mapped cache. ``target`` becomes a
+    handle, good until the next ``Page``.
     """
 
     target: str
@@ -210,9 +211,9 @@ class Page(Faulting):
 
 @dataclass(slots=True, kw_only=True)
 class LoadHost(Faulting):
-    """The load itself, through a handle that ``Page`` gave for the same address and size. See ``LoadVirt`` for the value.
+    """The load itself, through a handle that ``Page`` gave for the same address and size.
 
-    Counts one load, and is recorded as event (``V``, gva, size). Faults ``OUTSIDE``.
+    See ``LoadVirt`` for the value. Counts one load, and is recorded as event (``V``, gva, size). Faults ``OUTSIDE``.
     """
 
     target: Local
@@ -224,7 +225,10 @@ class LoadHost(Faulting):
 
 @dataclass(slots=True, kw_only=True)
 class LoadPhys(Faulting):
-    """``load.phys``: ``size`` (4 or 8) bytes at a GPA. For walkers. Event (``P``, gpa, size). ``MISALIGNED``, ``OUTSIDE``."""
+    """``load.phys``: ``size`` (4 or 8) bytes at a GPA, for walkers.
+
+    Event (``P``, gpa, size). Faults ``MISALIGNED`` and ``OUTSIDE``.
+    """
 
     target: Local
     address: Expression
@@ -284,7 +288,10 @@ class ClearArray(Statement):
 
 @dataclass(slots=True, kw_only=True)
 class Tick(Statement):
-    """Spend one of the run's budget; the run ends with ``BUDGET`` where nothing is left, whatever ``Attempt`` is around."""
+    """Spend one of the run's budget.
+
+    The run ends with ``BUDGET`` where nothing is left, whatever ``Attempt`` is around.
+    """
 
 
 @dataclass(slots=True, kw_only=True)
@@ -314,7 +321,10 @@ class Block(Statement):
 
 @dataclass(slots=True, kw_only=True)
 class Attempt(Statement):
-    """Do ``body``; a fault whose path is ``label`` ends it, is counted, and sets ``failed`` (a ``BOOL``, otherwise false)."""
+    """Do ``body``; a fault whose path is ``label`` ends it.
+
+    It is counted, and sets ``failed``, which is a ``BOOL`` and otherwise false.
+    """
 
     label: str
     failed: Local

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
 
 from yamori.llview.ir import S8, S16, S32, S64, U8, U16, U32, U64, IntType
 
@@ -51,7 +51,16 @@ class Scalar:
 
 
 if TYPE_CHECKING:
-    u8 = u16 = u32 = u64 = s8 = s16 = s32 = s64 = ulong = slong = int
+    u8: TypeAlias = int
+    u16: TypeAlias = int
+    u32: TypeAlias = int
+    u64: TypeAlias = int
+    s8: TypeAlias = int
+    s16: TypeAlias = int
+    s32: TypeAlias = int
+    s64: TypeAlias = int
+    ulong: TypeAlias = int
+    slong: TypeAlias = int
 else:
     u8, u16, u32, u64 = Scalar(U8), Scalar(U16), Scalar(U32), Scalar(U64)
     s8, s16, s32, s64 = Scalar(S8), Scalar(S16), Scalar(S32), Scalar(S64)
@@ -113,6 +122,22 @@ class CharArray:
         def __get__(self, instance: object | None, owner: type[object]) -> str: ...
 
 
+class Named:
+    """What ``named`` gives.
+
+    Attributes:
+        path: The member's path in its structure.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+
+def named(path: str) -> Any:
+    """Declare a member under a name of one's own, as in ``start_seconds: slong = named("real_start_time.tv_sec")``."""
+    return Named(path)
+
+
 TEXT_BYTES = 64
 """The most of a ``CharArray`` that is read."""
 
@@ -156,6 +181,11 @@ def text(address: int, limit: int) -> str:
 def user_text(pgd: int, address: int, limit: int) -> str:
     """Return a string of a program: as ``text``, translated by the table whose GPA is ``pgd``."""
     raise _not_python("user_text()")
+
+
+def word_at(address: int) -> int:
+    """Return the ``ulong`` at an address: an entry of a table that has no type."""
+    raise _not_python("word_at()")
 
 
 def user_word(pgd: int, address: int) -> int:
@@ -214,8 +244,11 @@ class Helper(Generic[P, T_co]):
     """A function of the language, inlined where it is called.
 
     Attributes:
+        call_hook: What a call by Python does, with the helper, its arguments and its named ones; the prompt sets it.
         function: The Python function whose source it is.
     """
+
+    call_hook: ClassVar[Callable[[Helper[Any, Any], tuple[Any, ...], dict[str, Any]], Any] | None] = None
 
     def __init__(self, function: Callable[P, T_co]) -> None:
         self.function = function
@@ -223,6 +256,8 @@ class Helper(Generic[P, T_co]):
         self.__name__ = function.__name__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
+        if Helper.call_hook is not None:
+            return cast("T_co", Helper.call_hook(self, args, kwargs))
         raise _not_python(f"{self.__name__}()")
 
     def __repr__(self) -> str:

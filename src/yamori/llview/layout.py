@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from typing import Final
+from typing import Any, Final
 
 from yamori.llview.faults import TLB_ENTRIES, Code
 
@@ -46,6 +46,7 @@ _STRUCTURES: Final[dict[str, tuple[tuple[str, str, int, str], ...]]] = {
         ("host", "", 1, "where it is mapped, or 0"),
         ("fd", "", 1, "descriptor, where it is not mapped"),
         ("offset", "", 1, "of its first byte in that file"),
+        ("holes", "", 1, "where that cannot be read is no RAM"),
     ),
     "window": (
         ("gpa", "", 1, "first GPA"),
@@ -61,7 +62,8 @@ _STRUCTURES: Final[dict[str, tuple[tuple[str, str, int, str], ...]]] = {
         ("message", "", 1, "number of the program's message"),
         ("value", "", 1, "what goes with it"),
         ("torn", "", 1, "the guest changed what was read"),
-        ("fault", "fault", 1, "the last fault where it belongs to it, else LL_NONE"),
+        ("faulted", "", 1, "the last fault belongs to it"),
+        ("fault", "fault", 1, "that fault, or LL_NONE"),
     ),
     "context": (
         ("root", "", 1, "GPA of the kernel's own table"),
@@ -109,7 +111,9 @@ def _c_structure(name: str) -> str:
 def _c_text() -> str:
     structures = "\n\n".join(_c_structure(name) for name in _STRUCTURES)
     codes = ",\n".join(f"    LL_{code.name} = {code.value}" for code in Code)
-    constants = f"enum {{\n    LL_TLB_ENTRIES = {TLB_ENTRIES},\n    LL_VIRTUAL = {VIRTUAL},\n    LL_PHYSICAL = {PHYSICAL}\n}};"
+    constants = (
+        f"enum {{\n    LL_TLB_ENTRIES = {TLB_ENTRIES},\n    LL_VIRTUAL = {VIRTUAL},\n    LL_PHYSICAL = {PHYSICAL}\n}};"
+    )
     return f"#include <stddef.h>\n#include <stdint.h>\n\nenum {{\n{codes}\n}};\n\n{constants}\n\n{structures}\n"
 
 
@@ -123,9 +127,9 @@ C_TEXT: Final = f"{_TEXT}\n#define LL_LAYOUT UINT64_C({VERSION:#x})\n"
 
 
 def _structure(name: str, known: dict[str, type[ctypes.Structure]]) -> type[ctypes.Structure]:
-    fields: list[tuple[str, type]] = []
+    fields = []
     for field, structure, count, _ in _STRUCTURES[name]:
-        kind: type = known[structure] if structure else ctypes.c_uint64
+        kind: Any = known[structure] if structure else ctypes.c_uint64
         fields.append((field, kind * count if count > 1 else kind))
     return type(f"ll_{name}", (ctypes.Structure,), {"_fields_": fields})
 

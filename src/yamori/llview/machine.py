@@ -9,8 +9,9 @@ from yamori.llview.faults import FaultRecord, TroubleRecord
 from yamori.llview.ir import Program
 from yamori.memory.physical import PhysicalMemory
 
-DEFAULT_BUDGET = 1 << 23
-"""Ticks of one run, unless it is given others."""
+DEFAULT_BUDGET = 1 << 20
+"""Ticks of one run, unless it is given others: a round of a loop each. Some hundred thousand tasks; what a hostile
+guest can make of it takes the interpreter half a minute, native code a second."""
 
 Event: TypeAlias = tuple[Literal["V", "P"], int, int]
 """A load: virtual or physical, address, size in bytes."""

@@ -24,6 +24,7 @@ uint64_t ll_read(const struct ll_context *c, uint64_t gpa, uint64_t size, uint64
 /* A comparison that is always true for one probe, kernel or word size is no mistake in generated text. */
 #pragma GCC diagnostic ignored "-Wtype-limits"
 #pragma GCC diagnostic ignored "-Wtautological-compare"
+#pragma GCC diagnostic ignored "-Wbool-compare"
 
 /* Which object this is: the host refuses one whose structures it does not know. */
 extern const uint64_t ll_layout;
@@ -59,7 +60,7 @@ LL_UNUSED static inline int64_t ll_sar64(int64_t value, uint64_t count)
     return value >> (count < 63 ? count : 63);
 }
 
-/* Division by a positive constant. A 32-bit machine would call libgcc for 64 bits, so it divides bit by bit. */
+/* Division by a positive constant. On a 32-bit machine gcc may call libgcc for it, so it is done bit by bit there. */
 LL_UNUSED static inline uint64_t ll_div64(uint64_t value, uint64_t divisor)
 {
 #if UINTPTR_MAX > 0xffffffffu
@@ -78,6 +79,11 @@ LL_UNUSED static inline uint64_t ll_div64(uint64_t value, uint64_t divisor)
     }
     return quotient;
 #endif
+}
+
+LL_UNUSED static inline uint64_t ll_mod64(uint64_t value, uint64_t divisor)
+{
+    return value - ll_div64(value, divisor) * divisor;
 }
 
 /* ---- Faults, events, troubles ---------------------------------------------------------------------------------- */
@@ -120,7 +126,8 @@ LL_COLD LL_UNUSED static void ll_trouble(struct ll_context *c, uint64_t message,
         trouble->message = message;
         trouble->value = value;
         trouble->torn = torn != 0;
-        trouble->fault.code = faulted ? c->fault.code : LL_NONE;
+        trouble->faulted = faulted != 0;
+        trouble->fault.code = c->fault.code;
         trouble->fault.address = c->fault.address;
         trouble->fault.value = c->fault.value;
         trouble->fault.message = c->fault.message;
@@ -180,9 +187,11 @@ LL_UNUSED static inline int ll_load_phys(struct ll_context *c, uint64_t gpa, uin
         return 0;
     }
     status = ll_read(c, gpa, size, value);
-    if (status != LL_OUTSIDE && c->event_capacity)
+    if (status != LL_NONE)
+        return ll_fault(c, status, gpa, size, 0);
+    if (c->event_capacity)
         ll_event(c, LL_PHYSICAL, gpa, size);
-    return status == LL_NONE ? 0 : ll_fault(c, status, gpa, size, 0);
+    return 0;
 }
 
 /* Walk the guest's page tables for a page that the cache does not hold. */
@@ -238,12 +247,12 @@ LL_COLD static int ll_load_slowly(struct ll_context *c, uint64_t gpa, uint64_t g
 {
     uint64_t status = ll_read(c, gpa, size, value);
 
-    if (status == LL_OUTSIDE)
-        return ll_fault(c, LL_OUTSIDE, gpa, size, 0);
+    if (status != LL_NONE)
+        return ll_fault(c, status, gpa, size, 0);
     if (c->event_capacity)
         ll_event(c, LL_VIRTUAL, gva, size);
     c->loads++;
-    return status == LL_NONE ? 0 : ll_fault(c, status, gpa, size, 0);
+    return 0;
 }
 
 /* The host load behind a page(): 0 and the value, or 1 after a fault. An entry's host is its first byte's address less

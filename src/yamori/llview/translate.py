@@ -1,7 +1,7 @@
 """The pass that puts the address translation before every load of guest memory.
 
-It runs before anything else does. After it a program holds no ``LoadVirt`` and no ``CopyVirt``: each has become a ``Page``,
-which translates GVA → GPA by the guest's own tables, and a ``LoadHost`` through what that found.
+It runs before anything else does. After it a program holds no ``LoadVirt`` and no ``CopyVirt``: each has become a
+``Page``, which translates GVA → GPA by the guest's own tables, and a ``LoadHost`` through what that found.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class _Pass:
             ir.Loop(place=place, label=label, body=body),
         ]
 
-    def step(
+    def step(  # noqa: PLR0917  the copy's state
         self, copy: ir.CopyVirt, gva: ir.Local, at: ir.Local, left: ir.Local, label: str, size: int
     ) -> list[Statement]:
         """Copy ``size`` bytes, and leave the loop behind a NUL."""

@@ -22,7 +22,8 @@ def verify(program: Program) -> Program:
     """Return a program that may run.
 
     Raises:
-        VerifyError: A load is not translated or has no fault path, a back edge ticks no budget, a jump leads nowhere, or
+        VerifyError: A load is not translated or has no fault path, a back edge ticks no budget, a jump leads nowhere,
+        or
             types do not agree.
     """
     _Verifier(program).run()
@@ -85,10 +86,8 @@ class _Verifier:
                 self.expression(statement.condition, BOOL)
             case ir.Attempt():
                 self.target(statement.failed)
-            case ir.Break() if statement.label not in labels:
-                self.refuse(f"break leads to {statement.label!r}, which is not around it")
-            case ir.Continue() if f"*{statement.label}" not in labels:
-                self.refuse(f"continue leads to {statement.label!r}, which is no loop around it")
+            case ir.Break() | ir.Continue():
+                self.jump(statement, labels)
             case ir.Raise() | ir.Trouble():
                 self.expression(statement.value, U64)
                 if not 0 <= statement.message < len(self.program.messages):
@@ -97,6 +96,11 @@ class _Verifier:
                 self.results(statement)
             case _:
                 pass
+
+    def jump(self, statement: ir.Break | ir.Continue, labels: tuple[str, ...]) -> None:
+        again = isinstance(statement, ir.Continue)
+        if (f"*{statement.label}" if again else statement.label) not in labels:
+            self.refuse(f"a jump leads to {statement.label!r}, which is no {'loop' if again else 'block'} around it")
 
     def loads(self, load: ir.Page | ir.LoadHost | ir.LoadPhys, before: Statement | None) -> None:
         walker = self.program.kind == "walker"

@@ -20,7 +20,7 @@ from yamori.address import GPA
 from yamori.errors import MemoryFault, TargetError
 from yamori.hypervisors.process import Mapping, mappings
 from yamori.hypervisors.vm import Layout, RamSegment, SegmentKind
-from yamori.memory.physical import Region
+from yamori.memory.physical import HostExtent, Region
 
 _PAGE = mmap.PAGESIZE
 _GAP = 16 * _PAGE
@@ -172,6 +172,20 @@ class HostMemory:
         Holes below 64 KiB are included.
         """
         yield from _joined((region for span in self._spans for region in _joined(_extents(span), gap=_GAP)), gap=0)
+
+    def extents(self) -> tuple[HostExtent, ...]:
+        """Say where the host keeps the guest's RAM, for native code; good until ``close``."""
+        return tuple(
+            HostExtent(
+                gpa=span.gpa,
+                size=span.segment.size,
+                buffer=span.window,
+                offset=span.segment.offset,
+                fd=span.fd,
+                holes=span.segment.kind == "process",
+            )
+            for span in self._spans
+        )
 
     def _find(self, gpa: int, size: int) -> _Span | None:
         return next((span for span in self._spans if span.gpa <= gpa and gpa + size <= span.end), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -47,6 +48,28 @@ class PhysicalMemory(Protocol):
         """
 
 
+class HostExtent(NamedTuple):
+    """Where the host keeps a part of the guest's RAM: what native code needs to load it without Python.
+
+    A memory that can tell has a method ``extents`` that returns these for all of its RAM.
+
+    Attributes:
+        gpa: First GPA.
+        size: Bytes.
+        buffer: What can be loaded from directly and can never shrink, or ``None``: then it is read from ``fd``.
+        offset: Of the first byte, in the buffer or in the file.
+        fd: An open file.
+        holes: Where the file cannot be read is no RAM, as with a process's memory; otherwise its reader is gone.
+    """
+
+    gpa: int
+    size: int
+    buffer: bytes | bytearray | mmap.mmap | None
+    offset: int
+    fd: int = -1
+    holes: bool = False
+
+
 def read_some(memory: PhysicalMemory, gpa: int, size: int) -> bytes:
     """Read up to ``size`` bytes at ``gpa``, fewer where the RAM region ends, none outside RAM."""
     for region in memory.regions:
@@ -76,3 +99,7 @@ class BytesMemory:
     def populated(self) -> Iterator[Region]:
         """Yield every region whole."""
         yield from self.regions
+
+    def extents(self) -> tuple[HostExtent, ...]:
+        """Say where the bytes lie, for native code."""
+        return tuple(HostExtent(gpa, len(data), data, 0) for gpa, data in self._blocks)

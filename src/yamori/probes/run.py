@@ -3,22 +3,167 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import TypeVar
+import types
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from yamori.errors import Fault
+from yamori.kernel.binding import bind
 from yamori.kernel.kernel import Kernel
-from yamori.records import Result, Row
+from yamori.llview.engine import choose
+from yamori.llview.faults import Code, FaultRecord, TroubleRecord
+from yamori.llview.frontend import compile_probe
+from yamori.llview.ir import Program
+from yamori.llview.language import Probe
+from yamori.llview.machine import DEFAULT_BUDGET, Machine, Outcome, Value
+from yamori.llview.translate import translate
+from yamori.llview.verify import verify
+from yamori.records import Result, Row, escape
+from yamori.translation.machine import walkers
 
 R = TypeVar("R", bound=Row)
 
 MOST_ROWS = 1 << 22  # PID_MAX_LIMIT: no probe of today can rightly give more
+ATTEMPTS = 4
+"""How often a run is repeated whose rows the guest changed while they were read. A hundred tasks take microseconds."""
+
+LONGEST = 1.0
+"""Seconds after which no further attempt is made."""
+
+BUDGET = DEFAULT_BUDGET
+
+NANOSECONDS = 1_000_000_000
+
+
+@cache
+def compiled(probe: Probe, word_size: int) -> Program:
+    """Return a probe's program, translated and verified.
+
+    Raises:
+        CompileError: It is not one of the language.
+    """
+    return verify(translate(compile_probe(probe, word_size)))
+
+
+def run_probe(kernel: Kernel, probe: Probe, arguments: tuple[int, ...] = ()) -> Result[Any]:
+    """Run a probe on a guest's kernel.
+
+    A fault ends it; the rows so far are kept, and the result says that it was cut short and why.
+
+    Args:
+        kernel: The guest's kernel.
+        probe: What to run.
+        arguments: One number for each of its parameters behind the kernel.
+
+    Raises:
+        CompileError: The probe is not one of the language.
+        ProfileError: It needs something that is not known of this kernel.
+    """
+    machine = kernel.machine
+    program = compiled(probe, machine.word_size)
+    slots = bind(program, kernel.profile)
+    chosen = choose(program, machine, walkers(machine.word_size)).engine
+    started = time.perf_counter()
+    best = chosen.run(program, machine, slots, arguments, budget=BUDGET)
+    for _ in range(ATTEMPTS - 1):
+        if not best.torn or time.perf_counter() - started > LONGEST:
+            break
+        again = chosen.run(program, machine, slots, arguments, budget=BUDGET)
+        best = min(best, again, key=lambda outcome: (outcome.ended is not None, len(outcome.troubles)))
+    rows = list(to_rows(probe.row, best.rows))
+    reasons = list(_reasons(program, machine, best))
+    return Result(
+        rows=rows,
+        complete=not reasons,
+        reasons=reasons,
+        faults=best.faults,
+        loads=best.loads,
+        elapsed_s=time.perf_counter() - started,
+        notes=[*kernel.profile.doubts],
+    )
+
+
+def _reasons(program: Program, machine: Machine, outcome: Outcome) -> Iterator[str]:
+    for trouble in outcome.troubles:
+        yield _trouble(program, machine, trouble)
+    if outcome.ended:
+        yield fault_text(outcome.ended, program, machine)
+
+
+def _trouble(program: Program, machine: Machine, trouble: TroubleRecord) -> str:
+    text = program.messages[trouble.message]
+    if trouble.value:
+        text = f"{text}: {trouble.value:#x}"
+    return f"{text}: {fault_text(trouble.fault, program, machine)}" if trouble.fault else text
+
+
+def fault_text(fault: FaultRecord, program: Program, machine: Machine) -> str:
+    """Say in words why a load, or a run, ended."""
+    where, value = fault.address, fault.value
+    match fault.code:
+        case Code.MISALIGNED:
+            return f"GVA {where:#x}: a load of {value} bytes is misaligned"
+        case Code.SIZE:
+            return f"GVA {where:#x}: a member of {value} bytes is not an integer"
+        case Code.NOT_KERNEL:
+            return f"GVA {where:#x} is not mapped: it is not an address of the kernel"
+        case Code.UNMAPPED:
+            return f"GVA {where:#x} is not mapped: {machine.walker.messages[fault.message]} ({value:#x})"
+        case Code.OUTSIDE:
+            return f"{value} bytes at GPA {where:#x} are outside the guest's RAM"
+        case Code.INDEX:
+            return f"the probe used element {where} of an array of {value}"
+        case Code.PROGRAM:
+            return f"{program.messages[fault.message]}: {value:#x}"
+        case Code.BUDGET:
+            return "too much has been read already"
+        case Code.ROWS:
+            return "there are too many rows"
+        case _:
+            return f"the host no longer gives {value} bytes at GPA {where:#x}"
+
+
+# --- rows
+
+
+def to_rows(row: type[R], tuples: Iterable[tuple[Value, ...]]) -> Iterator[R]:
+    """Return what a program emitted as records: texts escaped, nanoseconds as seconds, characters as strings."""
+    columns = list(zip(*tuples, strict=True))
+    if not columns:
+        return iter(())
+    made = [convert(column) for convert, column in zip(_converters(row), columns, strict=True)]
+    return map(row, *made)
+
+
+@cache
+def _converters(row: type[Row]) -> tuple[Callable[[tuple[Any, ...]], Iterable[Any]], ...]:
+    hints = get_type_hints(row)
+    return tuple(_converter(hints[name]) for name in row.__struct_fields__)
+
+
+def _converter(hint: Any) -> Callable[[tuple[Any, ...]], Iterable[Any]]:
+    options = get_args(hint) if isinstance(hint, types.UnionType) or get_origin(hint) is Union else (hint,)
+    if str in options:
+        return _texts
+    if float in options:
+        return lambda column: [None if value is None else value / NANOSECONDS for value in column]
+    if bool in options:
+        return lambda column: [None if value is None else value != 0 for value in column]
+    return lambda column: column
+
+
+def _texts(column: tuple[Any, ...]) -> list[str | None]:
+    known: dict[Any, str | None] = {None: None}
+    for value in set(column) - {None}:
+        known[value] = escape(value if isinstance(value, bytes) else bytes((value & 0xFF,)))
+    return [known[value] for value in column]
 
 
 def run(kernel: Kernel, rows: Iterator[R]) -> Result[R]:
-    """Collect the rows of a probe.
+    """Collect rows that Python makes, with what the kernel notes meanwhile.
 
-    A fault ends the probe; the rows so far are kept and the result says that it was cut short and why.
+    A fault ends them; the rows so far are kept and the result says that it was cut short and why.
     """
     kernel.begin()
     started = time.perf_counter()

@@ -10,16 +10,21 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import takewhile
 from typing import NamedTuple
 
 from yamori.address import GVA
 from yamori.errors import Fault, ProfileError
 from yamori.kernel.kernel import Kernel
+from yamori.kernel.profile import Profile
 from yamori.kernel.root import IMAGE_REACH
 from yamori.kernel.symbols import Symbols
+from yamori.llview import language
+from yamori.llview.language import emit, probe, sizeof, u32, ulong, word_at
 from yamori.memory.physical import read_some
-from yamori.records import SystemCall
+from yamori.probes.run import run_probe
+from yamori.records import Result, Row, SystemCall
 
 TABLES = {
     "native": ("sys_call_table",),
@@ -74,8 +79,27 @@ class Table(NamedTuple):
     source: str
 
 
-def syscall(kernel: Kernel, *, table: str = "native") -> Iterator[SystemCall]:
-    """Yield every entry of a system-call table.
+class Entry(Row, frozen=True):
+    """An entry of the table as it is in memory.
+
+    Attributes:
+        nr: The number.
+        address: Where it points.
+    """
+
+    nr: int
+    address: int
+
+
+@probe(row=Entry)
+def entries(kernel: language.Kernel, table: ulong, count: u32) -> None:  # noqa: ARG001  every probe has one
+    """Read every entry of a system-call table."""
+    for nr in range(count):
+        emit(nr=nr, address=word_at(table + nr * sizeof(ulong)))
+
+
+def syscall(kernel: Kernel, *, table: str = "native") -> Result[SystemCall]:
+    """List every entry of a system-call table.
 
     Args:
         kernel: The guest's kernel.
@@ -84,20 +108,23 @@ def syscall(kernel: Kernel, *, table: str = "native") -> Iterator[SystemCall]:
     Raises:
         ProfileError: This kernel has no such table, or it cannot be found.
     """
+    kernel.begin()
     place = find_table(kernel, table)
-    dispatcher = DISPATCHERS[table]
-    if kernel.profile.address(dispatcher):
-        kernel.note(
-            f"this kernel dispatches through {dispatcher} (6.9 and backports): the table is not what it follows"
-        )
-    word = kernel.profile.init.word_size
-    for nr in range(place.size):
-        address = kernel.pointer(place.gva + nr * word)
-        name, offset = kernel.profile.symbol_at(address) or ("", 0)
-        in_text = kernel.profile.in_text(address)
-        if in_text is False:
-            name, offset = ("", 0) if offset > MOST_OFFSET else (name, offset)
-        yield SystemCall(nr=nr, address=address, symbol=name, offset=offset, in_kernel_text=in_text)
+    if kernel.profile.address(DISPATCHERS[table]):
+        dispatched = f"this kernel dispatches through {DISPATCHERS[table]} (6.9 and backports)"
+        kernel.note(f"{dispatched}: the table is not what it follows")
+    result = run_probe(kernel, entries, (place.gva, place.size))
+    reasons = [*kernel.troubles, *result.reasons]
+    rows = [_named_entry(kernel.profile, entry) for entry in result.rows]
+    return replace(result, rows=rows, complete=not reasons, reasons=reasons, notes=[*result.notes, *kernel.notes])
+
+
+def _named_entry(profile: Profile, entry: Entry) -> SystemCall:
+    name, offset = profile.symbol_at(entry.address) or ("", 0)
+    in_text = profile.in_text(entry.address)
+    if in_text is False and offset > MOST_OFFSET:
+        name, offset = "", 0
+    return SystemCall(nr=entry.nr, address=entry.address, symbol=name, offset=offset, in_kernel_text=in_text)
 
 
 MOST_OFFSET = 1 << 20  # farther from its symbol than any function is long: no symbol of this address
@@ -111,7 +138,7 @@ def find_table(kernel: Kernel, table: str) -> Table:
     """
     functions = _functions(kernel)
     numbers = _numbers(kernel, table)
-    named = [run for run in _named(kernel, table, functions) if run.size]
+    named = [run for run in _by_symbol(kernel, table, functions) if run.size]
     for run in named:
         if _is_right(_words(kernel, run.gva, run.size), functions, numbers):
             return run
@@ -136,7 +163,7 @@ def _numbers(kernel: Kernel, table: str) -> dict[str, int]:
     return NUMBERS["compat" if table == "compat" and architecture != "riscv64" else architecture]
 
 
-def _named(kernel: Kernel, table: str, functions: dict[int, str]) -> Iterator[Table]:
+def _by_symbol(kernel: Kernel, table: str, functions: dict[int, str]) -> Iterator[Table]:
     """Yield what lies where each source of symbols has the table, the most trusted first."""
     for name in TABLES[table]:
         for symbols in kernel.profile.symbols:

@@ -21,9 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from yamori.address import GPA, GVA
-from yamori.errors import TranslationFault
-from yamori.translation.format import Loads, Mapping
+from yamori.llview.language import Walker, helper, phys_u64, stop, u64, walker
+from yamori.translation.format import Mapping, TableGeometry
 
 NAME = "aarch64"
 
@@ -41,7 +40,7 @@ LARGEST_BLOCK = {(12, 48): 30, (14, 48): 25, (16, 48): 29, (12, 52): 39, (14, 52
 
 
 @dataclass(frozen=True, slots=True)
-class AArch64:
+class AArch64(TableGeometry):
     """A guest that uses AArch64 stage 1 translation.
 
     Attributes:
@@ -83,22 +82,29 @@ class AArch64:
         granule = self.page_size >> 10
         return f"AArch64, {granule}K granule, {bits}-bit VA, {self.pa_bits}-bit PA, {levels} levels"
 
-    def canonical(self, gva: GVA) -> bool:
-        """Say whether TTBR1 translates the address: its topmost ``t1sz`` bits are ones (no address tags)."""
-        return gva >> (64 - self.t1sz) == (1 << self.t1sz) - 1
+    @property
+    def walker(self) -> Walker:
+        """The walk of this format."""
+        return walk
 
-    def walk(self, loads: Loads, root: GPA, gva: GVA) -> Mapping:
-        """Translate one address with at most five loads; see ``walk`` of this module.
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """What the walk is told of the geometry."""
+        kernel, user = 64 - self.t1sz, 64 - self.t0sz
+        return (
+            kernel,
+            user,
+            start_shift(self.page_shift, kernel),
+            start_shift(self.page_shift, user),
+            self.page_shift,
+            self.pa_bits,
+            LARGEST_BLOCK[self.page_shift, self.pa_bits],
+        )
 
-        The root must be that of the address's half: TTBR1's for a kernel address, TTBR0's for a user address.
-        """
-        if self.canonical(gva):
-            bits = 64 - self.t1sz
-        elif gva >> (64 - self.t0sz) == 0:
-            bits = 64 - self.t0sz
-        else:
-            raise TranslationFault(gva, "it lies between the kernel's half and the user's")
-        return walk(loads, root, gva, bits, page_shift=self.page_shift, pa_bits=self.pa_bits)
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """What TTBR1 translates: addresses whose topmost ``t1sz`` bits are ones (no address tags)."""
+        return (1 << 64) - (1 << (64 - self.t1sz)), (1 << 64) - 1
 
 
 def geometries() -> Iterator[AArch64]:
@@ -134,36 +140,51 @@ def start_shift(page_shift: int, bits: int) -> int:
     return page_shift + (bits - page_shift - 1) // stride * stride
 
 
-def walk(loads: Loads, root: GPA, gva: GVA, bits: int, *, page_shift: int, pa_bits: int) -> Mapping:
-    """Translate ``gva`` from the table at ``root`` that covers the low ``bits`` bits of addresses (D8.2).
+@walker
+def walk(  # noqa: PLR0917  the numbers of a geometry
+    root: u64,
+    gva: u64,
+    kernel_bits: u64,
+    user_bits: u64,
+    kernel_shift: u64,
+    user_shift: u64,
+    page_shift: u64,
+    pa_bits: u64,
+    largest: u64,
+) -> Mapping:
+    """Translate ``gva`` from the table at ``root``, which is that of the address's half (D8.2).
+
+    ``kernel_bits`` and ``user_bits`` are the sizes of the halves, the two shifts those of their first tables,
+    ``largest`` that of the largest block.
 
     The access flag is not looked at: Linux clears it to learn which pages are in use, and they stay where they are.
     The contiguous bit is a hint to the TLB and changes nothing here.
-
-    Raises:
-        TranslationFault: An entry is invalid or reserved.
-        MemoryFault: A table lies outside the guest's RAM.
     """
-    offset = gva & ((1 << bits) - 1)
+    bits = kernel_bits
+    shift = kernel_shift
+    if gva >> kernel_bits != (u64(1) << (64 - kernel_bits)) - 1:
+        if gva >> user_bits != 0:
+            stop("it lies between the kernel's half and the user's", gva)
+        bits = user_bits
+        shift = user_shift
+    offset = gva & ((u64(1) << bits) - 1)
     stride = page_shift - 3
-    shift = start_shift(page_shift, bits)
-    entry = loads.u64(GPA(root + (offset >> shift) * 8))
-    inherited = 0
+    entry = phys_u64(root + (offset >> shift) * 8)
+    inherited: u64 = 0
     while shift > page_shift and entry & 3 == 3:
         inherited |= entry
         shift -= stride
-        index = offset >> shift & ((1 << stride) - 1)
-        entry = loads.u64(GPA(_address(entry, page_shift, pa_bits) + index * 8))
-    level = 3 - (shift - page_shift) // stride
-    if entry & 3 != (3 if level == 3 else 1):
-        raise TranslationFault(gva, f"level {level} entry {entry:#018x} is invalid")
-    if level != 3 and shift > LARGEST_BLOCK[page_shift, pa_bits]:
-        raise TranslationFault(gva, f"level {level} entry {entry:#018x} is a block, which this level cannot have")
-    base = _address(entry, page_shift, pa_bits) >> shift << shift
-    return _leaf(gva, base, entry, inherited, 1 << shift)
+        entry = phys_u64(output(entry, page_shift, pa_bits) + (offset >> shift & ((u64(1) << stride) - 1)) * 8)
+    if entry & 3 != (3 if shift == page_shift else 1):
+        stop("an entry is invalid", entry)
+    if shift != page_shift and shift > largest:
+        stop("an entry is a block, which its level cannot have", entry)
+    base = output(entry, page_shift, pa_bits) >> shift << shift
+    return leaf(gva, base, entry, inherited, u64(1) << shift)
 
 
-def _address(entry: int, page_shift: int, pa_bits: int) -> int:
+@helper
+def output(entry: u64, page_shift: u64, pa_bits: u64) -> u64:
     """Return the output address of a descriptor (D8.3). Bits that are RES0 are ignored, as CPUs do."""
     if pa_bits == 48:
         return (entry & 0xFFFF_FFFF_FFFF) >> page_shift << page_shift
@@ -172,14 +193,21 @@ def _address(entry: int, page_shift: int, pa_bits: int) -> int:
     return (entry & 0x3_FFFF_FFFF_FFFF) >> page_shift << page_shift | (entry >> 8 & 3) << 50
 
 
-def _leaf(gva: GVA, base: int, entry: int, inherited: int, size: int) -> Mapping:
+@helper
+def leaf(gva: u64, base: u64, entry: u64, inherited: u64, size: u64) -> Mapping:
     """Combine the leaf's permissions with those of the tables on the way (D8.4).
 
     A read-only page with the dirty bit modifier becomes writable by the first write to it ("Hardware management of
     the dirty state"), so it counts as writable. What user mode may write, the kernel may never execute.
     """
-    table_read_only = inherited & TABLE_READ_ONLY != 0
-    user = entry & USER != 0 and not inherited & TABLE_NO_USER
-    writable = not table_read_only and (not entry & READ_ONLY or entry & DIRTY_BIT_MODIFIER != 0)
-    never = entry & PRIVILEGED_EXECUTE_NEVER or inherited & TABLE_PRIVILEGED_EXECUTE_NEVER
-    return Mapping(GPA(base | (gva & (size - 1))), size, writable, not never and not (user and writable), user)
+    user = entry & USER != 0 and inherited & TABLE_NO_USER == 0
+    may_become = entry & READ_ONLY == 0 or entry & DIRTY_BIT_MODIFIER != 0
+    writable = inherited & TABLE_READ_ONLY == 0 and may_become
+    never = entry & PRIVILEGED_EXECUTE_NEVER != 0 or inherited & TABLE_PRIVILEGED_EXECUTE_NEVER != 0
+    return Mapping(
+        gpa=base | (gva & (size - 1)),
+        page_size=size,
+        writable=writable,
+        executable=not never and not (user and writable),
+        user=user,
+    )

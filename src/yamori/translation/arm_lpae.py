@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from yamori.address import GPA, GVA
-from yamori.errors import TranslationFault
+from yamori.llview.language import Walker, helper, phys_u64, stop, u64, walker
 from yamori.translation.arm_short import LOWEST_KERNEL_GVA
-from yamori.translation.format import Loads, Mapping
+from yamori.translation.format import Mapping, TableGeometry
 
 NAME = "arm-lpae"
 
@@ -35,7 +34,7 @@ TABLE_READ_ONLY = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
-class ArmLpae:
+class ArmLpae(TableGeometry):
     """A guest that uses long descriptors.
 
     Attributes:
@@ -62,18 +61,23 @@ class ArmLpae:
         """Say it in one line."""
         return f"ARM long descriptors (LPAE), 4K pages, TTBCR.T1SZ = {self.t1sz}"
 
-    def canonical(self, gva: GVA) -> bool:
-        """Say whether TTBR1 translates the address, or, where ``t1sz`` is 0, whether Linux has its kernel there.
+    @property
+    def walker(self) -> Walker:
+        """The walk of this format."""
+        return walk
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """What the walk is told of the geometry."""
+        return (self.t1sz, self.kernel[0])
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """What TTBR1 translates, or, where ``t1sz`` is 0, where Linux has its kernel.
 
         Modules lie just below the split, so that TTBR0 translates them: they are reached from ``init_mm.pgd`` only.
         """
-        lowest = (1 << 32) - (1 << (32 - self.t1sz)) if self.t1sz else LOWEST_KERNEL_GVA
-        return lowest <= gva < 1 << 32
-
-    def walk(self, loads: Loads, root: GPA, gva: GVA) -> Mapping:
-        """Translate one address with at most three loads; see ``walk`` of this module."""
-        bits = 32 - self.t1sz if self.t1sz and self.canonical(gva) else 32
-        return walk(loads, root, gva, bits)
+        return ((1 << 32) - (1 << (32 - self.t1sz)) if self.t1sz else LOWEST_KERNEL_GVA), (1 << 32) - 1
 
 
 def geometries() -> Iterator[ArmLpae]:
@@ -83,38 +87,36 @@ def geometries() -> Iterator[ArmLpae]:
     yield ArmLpae(1)
 
 
-def walk(loads: Loads, root: GPA, gva: GVA, bits: int) -> Mapping:
-    """Translate ``gva`` from the table at ``root`` that covers the low ``bits`` bits of addresses (B3.6).
-
-    The access flag is not looked at: Linux clears it to learn which pages are in use, and they stay where they are.
-
-    Raises:
-        TranslationFault: An entry is invalid or reserved, or the address has more than 32 bits.
-        MemoryFault: A table lies outside the guest's RAM.
-    """
-    if gva >> 32:
-        raise TranslationFault(gva, "it has more than 32 bits")
-    offset = gva & ((1 << bits) - 1)
-    shift = 30 if bits > 30 else 21
-    entry = loads.u64(GPA(root + (offset >> shift) * 8))
-    inherited = 0
+@walker
+def walk(root: u64, gva: u64, t1sz: u64, lowest: u64) -> Mapping:
+    """Translate ``gva`` from the table at ``root`` (B3.6.6); ``lowest`` is where TTBR1's part begins."""
+    if gva >> 32 != 0:
+        stop("it has more than 32 bits", gva)
+    bits: u64 = 32
+    if t1sz != 0 and gva >= lowest:
+        bits = 32 - t1sz
+    offset = gva & ((u64(1) << bits) - 1)
+    shift: u64 = 30 if bits > 30 else 21
+    entry = phys_u64(root + (offset >> shift) * 8)
+    inherited: u64 = 0
     while shift > 12 and entry & 3 == 3:
         inherited |= entry
         shift -= 9
-        entry = loads.u64(GPA((entry & ADDRESS) + (offset >> shift & 511) * 8))
+        entry = phys_u64((entry & ADDRESS) + (offset >> shift & 511) * 8)
     if entry & 3 != (3 if shift == 12 else 1):
-        raise TranslationFault(gva, f"level {(39 - shift) // 9} entry {entry:#018x} is invalid")
-    return _leaf(gva, entry, inherited, 1 << shift)
+        stop("an entry is invalid", entry)
+    return leaf(gva, entry, inherited, u64(1) << shift)
 
 
-def _leaf(gva: GVA, entry: int, inherited: int, size: int) -> Mapping:
+@helper
+def leaf(gva: u64, entry: u64, inherited: u64, size: u64) -> Mapping:
     """Combine the leaf's permissions with those of the tables on the way (B3.7.1)."""
-    never = PRIVILEGED_EXECUTE_NEVER | EXECUTE_NEVER
-    table_never = TABLE_PRIVILEGED_EXECUTE_NEVER | TABLE_EXECUTE_NEVER
+    never = entry & (PRIVILEGED_EXECUTE_NEVER | EXECUTE_NEVER)
+    table_never = inherited & (TABLE_PRIVILEGED_EXECUTE_NEVER | TABLE_EXECUTE_NEVER)
     return Mapping(
-        gpa=GPA((entry & ADDRESS & -size) | (gva & (size - 1))),
+        gpa=(entry & ADDRESS & ~(size - 1)) | (gva & (size - 1)),
         page_size=size,
-        writable=not entry & READ_ONLY and not inherited & TABLE_READ_ONLY,
-        executable=not entry & never and not inherited & table_never,
-        user=entry & USER != 0 and not inherited & TABLE_NO_USER,
+        writable=entry & READ_ONLY == 0 and inherited & TABLE_READ_ONLY == 0,
+        executable=never == 0 and table_never == 0,
+        user=entry & USER != 0 and inherited & TABLE_NO_USER == 0,
     )

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from yamori.address import GPA, GVA
-from yamori.errors import TranslationFault
-from yamori.translation.format import Loads, Mapping
+from yamori.llview.language import Walker, helper, phys_u32, stop, u64, walker
+from yamori.translation.format import Mapping, TableGeometry
 
 NAME = "arm-short"
 
@@ -29,7 +28,7 @@ SUPERSECTION = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
-class ArmShort:
+class ArmShort(TableGeometry):
     """A guest that uses short descriptors.
 
     Attributes:
@@ -56,14 +55,20 @@ class ArmShort:
         """Say it in one line."""
         return f"ARM short descriptors, 4K pages, TTBCR.N = {self.n}"
 
-    def canonical(self, gva: GVA) -> bool:
-        """Say whether TTBR1 translates the address, or, where ``n`` is 0, whether Linux has its kernel there."""
-        lowest = 1 << (32 - self.n) if self.n else LOWEST_KERNEL_GVA
-        return lowest <= gva < 1 << 32
+    @property
+    def walker(self) -> Walker:
+        """The walk of this format."""
+        return walk
 
-    def walk(self, loads: Loads, root: GPA, gva: GVA) -> Mapping:
-        """Translate one address with at most two loads; see ``walk`` of this module."""
-        return walk(loads, root, gva)
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """What the walk is told of the geometry."""
+        return ()
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """Where Linux has its kernel, or, with ``n``, what TTBR1 translates."""
+        return (1 << (32 - self.n) if self.n else LOWEST_KERNEL_GVA), (1 << 32) - 1
 
 
 def geometries() -> Iterator[ArmShort]:
@@ -71,43 +76,48 @@ def geometries() -> Iterator[ArmShort]:
     yield ArmShort()
 
 
-def walk(loads: Loads, root: GPA, gva: GVA) -> Mapping:
-    """Translate ``gva`` from the first-level table at ``root`` (B3.5.1, B3.5.5).
-
-    Raises:
-        TranslationFault: An entry is invalid or reserved, or the address has more than 32 bits.
-        MemoryFault: A table lies outside the guest's RAM.
-    """
-    if gva >> 32:
-        raise TranslationFault(gva, "it has more than 32 bits")
-    entry = loads.u32(GPA(root + (gva >> 20) * 4))
+@walker
+def walk(root: u64, gva: u64) -> Mapping:
+    """Translate ``gva`` from the first-level table at ``root`` (B3.5.1, B3.5.5)."""
+    if gva >> 32 != 0:
+        stop("it has more than 32 bits", gva)
+    entry = u64(phys_u32(root + (gva >> 20) * 4))
     kind = entry & 3
     if kind == 0:
-        raise TranslationFault(gva, f"first-level entry {entry:#010x} is invalid")
+        stop("its first-level entry is invalid", entry)
     if kind == 1:
-        return _second_level(loads, entry, gva)
+        return second_level(entry, gva)
     # Kind 3 is kind 2 with PXN. Where a CPU lacks PXN it is reserved, and Linux does not use it there.
     access = (entry >> 10 & 3) | (entry >> 13 & 4)
     never = (entry >> 4 | entry) & 1
     if entry & 1 << 18:
         base = (entry & 0xFF00_0000) | (entry >> 20 & 0xF) << 32 | (entry >> 5 & 0xF) << 36
-        return _leaf(gva, base, SUPERSECTION, access, never)
-    return _leaf(gva, entry & 0xFFF0_0000, SECTION, access, never)
+        return leaf(gva, base, SUPERSECTION, access, never)
+    return leaf(gva, entry & 0xFFF0_0000, SECTION, access, never)
 
 
-def _second_level(loads: Loads, table: int, gva: GVA) -> Mapping:
-    entry = loads.u32(GPA((table & 0xFFFF_FC00) + (gva >> 12 & 0xFF) * 4))
+@helper
+def second_level(table: u64, gva: u64) -> Mapping:
+    """Go on with a second-level table."""
+    entry = u64(phys_u32((table & 0xFFFF_FC00) + (gva >> 12 & 0xFF) * 4))
     access = (entry >> 4 & 3) | (entry >> 7 & 4)
     privileged_never = table >> 2 & 1
     if entry & 2:
-        return _leaf(gva, entry & 0xFFFF_F000, SMALL_PAGE, access, privileged_never | (entry & 1))
-    if entry & 1:
-        return _leaf(gva, entry & 0xFFFF_0000, LARGE_PAGE, access, privileged_never | (entry >> 15 & 1))
-    raise TranslationFault(gva, f"second-level entry {entry:#010x} is invalid")
+        return leaf(gva, entry & 0xFFFF_F000, SMALL_PAGE, access, privileged_never | (entry & 1))
+    if entry & 1 == 0:
+        stop("its second-level entry is invalid", entry)
+    return leaf(gva, entry & 0xFFFF_0000, LARGE_PAGE, access, privileged_never | (entry >> 15 & 1))
 
 
-def _leaf(gva: GVA, base: int, size: int, access: int, never: int) -> Mapping:
+@helper
+def leaf(gva: u64, base: u64, size: u64, access: u64, never: u64) -> Mapping:
     """Read AP[2:0] as Table B3-8 has it with ``SCTLR.AFE`` = 0, which is what Linux sets."""
     if access == 4:
-        raise TranslationFault(gva, "its access permissions are the reserved encoding")
-    return Mapping(GPA(base | (gva & (size - 1))), size, access in {1, 2, 3}, not never, access & 2 != 0)
+        stop("its access permissions are the reserved encoding", access)
+    return Mapping(
+        gpa=base | (gva & (size - 1)),
+        page_size=size,
+        writable=access == 1 or access == 2 or access == 3,  # noqa: PLR1714  `in` is not part of the language
+        executable=never == 0,
+        user=access & 2 != 0,
+    )

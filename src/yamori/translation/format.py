@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple, Protocol
 
 from yamori.address import GPA, GVA
+from yamori.llview import interpreter
+from yamori.llview.frontend import compile_walker
+from yamori.llview.ir import Program
+from yamori.llview.language import Walker
+from yamori.llview.verify import verify
 
 
 class Loads(Protocol):
@@ -61,6 +68,18 @@ class Geometry(Protocol):
     def root_alignment(self) -> int:
         """A translation root is a multiple of this."""
 
+    @property
+    def walker(self) -> Walker:
+        """The walk of this format, whose first two parameters are the root and the GVA."""
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """The walker's further parameters, eight at most."""
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """First and last GVA of the kernel's part of the address space."""
+
     def describe(self) -> str:
         """Say it in one line, as in ``AArch64, 4K granule, 48-bit VA, 4 levels``."""
 
@@ -70,13 +89,57 @@ class Geometry(Protocol):
     def walk(self, loads: Loads, root: GPA, gva: GVA) -> Mapping:
         """Translate one address from the table at ``root``.
 
-        The root is the GPA of the table's first entry, without the attribute bits of the register.
-        The number of loads is bounded by the number of levels.
+        The root is the GPA of the table's first entry, without the attribute bits of the register. Where the halves of
+        the address space have tables of their own, it is that of the address's half. The number of loads is bounded by
+        the number of levels.
 
         Raises:
             TranslationFault: An entry on the way is not valid, reserved, or malformed.
             MemoryFault: An entry on the way lies outside the guest's RAM.
         """
+
+
+class TableGeometry(ABC):
+    """What all geometries do alike: they run their format's walker."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def walker(self) -> Walker:
+        """The walk of this format."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> tuple[int, ...]:
+        """The walker's further parameters."""
+
+    @property
+    @abstractmethod
+    def kernel(self) -> tuple[int, int]:
+        """First and last GVA of the kernel's part of the address space."""
+
+    def canonical(self, gva: GVA) -> bool:
+        """Say whether the address can be a kernel address at all under this geometry."""
+        first, last = self.kernel
+        return first <= gva <= last
+
+    def walk(self, loads: Loads, root: GPA, gva: GVA) -> Mapping:
+        """Translate one address; see ``Geometry``."""
+        gpa, size, writable, executable, user = compiled(self.walker)(loads, root, gva, *self.parameters)
+        return Mapping(gpa, size, bool(writable), bool(executable), bool(user))
+
+
+@cache
+def program(walk: Walker) -> Program:
+    """Return a walker's program, verified."""
+    return verify(compile_walker(walk))
+
+
+@cache
+def compiled(walk: Walker) -> Callable[..., tuple[int, ...]]:
+    """Return a walker as a function of ``(loads, root, gva, *parameters)``."""
+    return interpreter.walker(program(walk))
 
 
 class Format(Protocol):

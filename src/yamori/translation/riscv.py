@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from yamori.address import GPA, GVA
-from yamori.errors import TranslationFault
-from yamori.translation.format import Loads, Mapping
+from yamori.llview.language import Walker, helper, phys_u64, stop, u64, walker
+from yamori.translation.format import Mapping, TableGeometry
 
 NAME = "riscv64"
 
@@ -30,14 +29,14 @@ DIRTY = 1 << 7
 RESERVED = 0x7F << 54
 MEMORY_TYPE = 3 << 61
 NAPOT = 1 << 63
-THEAD_TYPES = frozenset({0b00110, 0b01110, 0b10010})
-"""Bits 59 to 63 that Linux gives a T-Head core: non-cacheable, memory, I/O. Bit 60 is reserved elsewhere."""
+THEAD_UNCACHED, THEAD_MEMORY, THEAD_IO = 0b00110, 0b01110, 0b10010
+"""Bits 59 to 63 that Linux gives a T-Head core. Bit 60 is reserved elsewhere."""
 LEAF = READ | WRITE | EXECUTE
 NOT_IN_POINTER = USER | ACCESSED | DIRTY | MEMORY_TYPE | NAPOT
 
 
 @dataclass(frozen=True, slots=True)
-class RiscV:
+class RiscV(TableGeometry):
     """A guest that uses Sv39, Sv48 or Sv57.
 
     Attributes:
@@ -58,14 +57,20 @@ class RiscV:
         """Say it in one line."""
         return f"RISC-V Sv{12 + 9 * self.levels}, 4K pages, {self.levels} levels"
 
-    def canonical(self, gva: GVA) -> bool:
-        """Say whether the address lies in the upper half, where Linux has its kernel."""
-        sign = 11 + 9 * self.levels
-        return gva >> sign == (1 << (64 - sign)) - 1
+    @property
+    def walker(self) -> Walker:
+        """The walk of this format."""
+        return walk
 
-    def walk(self, loads: Loads, root: GPA, gva: GVA) -> Mapping:
-        """Translate one address with at most ``levels`` loads; see ``walk`` of this module."""
-        return walk(loads, root, gva, self.levels)
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """What the walk is told of the geometry."""
+        return (self.levels,)
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """The upper half, where Linux has its kernel."""
+        return (1 << 64) - (1 << (11 + 9 * self.levels)), (1 << 64) - 1
 
 
 def geometries() -> Iterator[RiscV]:
@@ -75,34 +80,33 @@ def geometries() -> Iterator[RiscV]:
     yield RiscV(5)
 
 
-def walk(loads: Loads, root: GPA, gva: GVA, levels: int) -> Mapping:
+@walker
+def walk(root: u64, gva: u64, levels: u64) -> Mapping:
     """Translate ``gva`` from the table at ``root`` ("Virtual Address Translation Process").
 
     The accessed and dirty flags of a leaf are not looked at: Linux sets them on demand, and the page stays where it is.
-
-    Raises:
-        TranslationFault: An entry is invalid or reserved, or the address is not a sign-extended one.
-        MemoryFault: A table lies outside the guest's RAM.
     """
     sign = 11 + 9 * levels
-    if gva >> sign not in {0, (1 << (64 - sign)) - 1}:
-        raise TranslationFault(gva, "its topmost bits are not all equal")
+    if gva >> sign != 0 and gva >> sign != (u64(1) << (64 - sign)) - 1:
+        stop("its topmost bits are not all equal", gva)
     shift = 3 + 9 * levels
-    entry = loads.u64(GPA(root + (gva >> shift & 511) * 8))
+    entry = phys_u64(root + (gva >> shift & 511) * 8)
     while shift > 12 and entry & (VALID | LEAF | RESERVED | NOT_IN_POINTER) == VALID:
         shift -= 9
-        entry = loads.u64(GPA((entry >> 10 << 12) + (gva >> shift & 511) * 8))
-    if entry >> 59 in THEAD_TYPES:
+        entry = phys_u64((entry >> 10 << 12) + (gva >> shift & 511) * 8)
+    thead = entry >> 59
+    if thead == THEAD_UNCACHED or thead == THEAD_MEMORY or thead == THEAD_IO:  # noqa: PLR1714, SIM109  there is no `in`
         entry &= (1 << 59) - 1
-    if _malformed(entry):
-        raise TranslationFault(gva, f"level {(shift - 12) // 9} entry {entry:#018x} is invalid or reserved")
-    return _leaf(gva, entry, shift)
+    if is_malformed(entry):
+        stop("an entry is invalid or reserved", entry)
+    return leaf(gva, entry, shift)
 
 
-def _malformed(entry: int) -> bool:
+@helper
+def is_malformed(entry: u64) -> bool:
     """Say whether an entry that should be a leaf is not a proper one."""
     return (
-        not entry & VALID
+        entry & VALID == 0
         or entry & (READ | EXECUTE) == 0
         or entry & (READ | WRITE) == WRITE
         or entry & RESERVED != 0
@@ -110,20 +114,23 @@ def _malformed(entry: int) -> bool:
     )
 
 
-def _leaf(gva: GVA, entry: int, shift: int) -> Mapping:
+@helper
+def leaf(gva: u64, entry: u64, level_shift: u64) -> Mapping:
+    """Read a leaf entry."""
+    shift = level_shift
     base = (entry >> 10 & 0xFFF_FFFF_FFFF) << 12
     if entry & NAPOT:
         # Svnapot: a run of 16 pages; the lowest four bits of the page number are the code for that.
         if shift != 12 or base >> 12 & 0xF != 8:
-            raise TranslationFault(gva, f"entry {entry:#018x} is a reserved form of Svnapot")
+            stop("an entry is a reserved form of Svnapot", entry)
         base -= 8 << 12
         shift = 16
-    size = 1 << shift
+    size = u64(1) << shift
     if base & (size - 1):
-        raise TranslationFault(gva, f"entry {entry:#018x} is a misaligned superpage")
+        stop("an entry is a misaligned superpage", entry)
     user = entry & USER != 0
     return Mapping(
-        gpa=GPA(base | (gva & (size - 1))),
+        gpa=base | (gva & (size - 1)),
         page_size=size,
         writable=entry & WRITE != 0,
         executable=entry & EXECUTE != 0 and not user,

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from yamori.address import GPA, GVA
-from yamori.errors import TranslationFault
-from yamori.translation.format import Loads, Mapping
+from yamori.llview.language import Walker, phys_u64, stop, u64, walker
+from yamori.translation.format import Mapping, TableGeometry
 
 NAME = "x86-64"
 
@@ -25,10 +24,11 @@ USER = 1 << 2
 LARGE = 1 << 7
 ADDRESS = 0x000F_FFFF_FFFF_F000
 EXECUTE_DISABLE = 1 << 63
+PAT_CLEARED = ~0x1000 & (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class X86Paging:
+class X86Paging(TableGeometry):
     """A guest that runs in 64-bit mode.
 
     Attributes:
@@ -49,14 +49,20 @@ class X86Paging:
         """Say it in one line."""
         return f"x86-64, 4K pages, {12 + 9 * self.levels}-bit VA, {self.levels} levels"
 
-    def canonical(self, gva: GVA) -> bool:
-        """Say whether the address lies in the upper half, where Linux has its kernel."""
-        sign = 11 + 9 * self.levels
-        return gva >> sign == (1 << (64 - sign)) - 1
+    @property
+    def walker(self) -> Walker:
+        """The walk of this format."""
+        return walk
 
-    def walk(self, loads: Loads, root: GPA, gva: GVA) -> Mapping:
-        """Translate one address with at most ``levels`` loads; see ``walk`` of this module."""
-        return walk(loads, root, gva, self.levels)
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """What the walk is told of the geometry."""
+        return (self.levels,)
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """The upper half."""
+        return (1 << 64) - (1 << (11 + 9 * self.levels)), (1 << 64) - 1
 
 
 def geometries() -> Iterator[X86Paging]:
@@ -65,34 +71,34 @@ def geometries() -> Iterator[X86Paging]:
     yield X86Paging(5)
 
 
-def walk(loads: Loads, root: GPA, gva: GVA, levels: int) -> Mapping:
-    """Translate ``gva`` from the PML4 or PML5 table at ``root`` (4.5.4).
+@walker
+def walk(root: u64, gva: u64, levels: u64) -> Mapping:
+    """Translate ``gva`` from the table at ``root`` (SDM 4.5.4).
 
-    Raises:
-        TranslationFault: An entry is not present or has reserved bits set, or the address is not canonical.
-        MemoryFault: A table lies outside the guest's RAM.
+    A page is writable where every entry on the way says so, and executable where none forbids it (4.6.1).
     """
     sign = 11 + 9 * levels
-    if gva >> sign not in {0, (1 << (64 - sign)) - 1}:
-        raise TranslationFault(gva, "it is not canonical")
+    if gva >> sign != 0 and gva >> sign != (u64(1) << (64 - sign)) - 1:
+        stop("it is not canonical", gva)
     shift = 3 + 9 * levels
-    entry = loads.u64(GPA(root + (gva >> shift & 511) * 8))
-    allowed, forbidden = entry, entry
+    entry = phys_u64(root + (gva >> shift & 511) * 8)
+    allowed = entry
+    forbidden = entry
     while shift > 12 and entry & (PRESENT | LARGE) == PRESENT:
         shift -= 9
-        entry = loads.u64(GPA((entry & ADDRESS) + (gva >> shift & 511) * 8))
+        entry = phys_u64((entry & ADDRESS) + (gva >> shift & 511) * 8)
         allowed &= entry
         forbidden |= entry
-    if not entry & PRESENT:
-        raise TranslationFault(gva, f"level {(shift - 3) // 9} entry {entry:#018x} is not present")
-    size = 1 << shift
+    if entry & PRESENT == 0:
+        stop("an entry is not present", entry)
+    size = u64(1) << shift
     # Bit 12 of a large page's entry is PAT; the bits from 13 up to the page's own size are reserved (4.7).
-    if shift > 30 or entry & (size - 1) & ADDRESS & ~0x1000:
-        raise TranslationFault(gva, f"level {(shift - 3) // 9} entry {entry:#018x} has reserved bits set")
+    if shift > 30 or entry & (size - 1) & ADDRESS & PAT_CLEARED:
+        stop("an entry has reserved bits set", entry)
     return Mapping(
-        gpa=GPA((entry & ADDRESS & -size) | (gva & (size - 1))),
+        gpa=(entry & ADDRESS & ~(size - 1)) | (gva & (size - 1)),
         page_size=size,
         writable=allowed & WRITABLE != 0,
-        executable=not forbidden & EXECUTE_DISABLE,
+        executable=forbidden & EXECUTE_DISABLE == 0,
         user=allowed & USER != 0,
     )

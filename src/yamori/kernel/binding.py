@@ -1,0 +1,99 @@
+"""Binding: the slots of a program, filled from what is known of one guest's kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from yamori.errors import ProfileError
+from yamori.kernel.profile import Profile
+from yamori.kernel.types import Member
+from yamori.llview.ir import Program, SlotSpec
+from yamori.llview.machine import SlotFill
+from yamori.llview.needs import needed
+
+MISSING = SlotFill(exists=False)
+MOST = (1 << 64) - 1
+MOST_BYTES = 1 << 20  # no member is larger
+
+_WORDS: Mapping[tuple[str, str], int] = {
+    ("list_head", "next"): 0,
+    ("list_head", "prev"): 1,
+    ("hlist_head", "first"): 0,
+    ("hlist_node", "next"): 0,
+    ("hlist_node", "pprev"): 1,
+    ("rb_root", "rb_node"): 0,
+    ("rb_node", "__rb_parent_color"): 0,
+    ("rb_node", "rb_right"): 1,
+    ("rb_node", "rb_left"): 2,
+}
+"""Members of structures of a few words that have been the same since long before 3.10 and that ``CONFIG_RANDSTRUCT``
+leaves alone (``include/linux/types.h``, ``rbtree.h``), counted in words; for where no source of types has them."""
+
+
+def bind(program: Program, profile: Profile) -> list[SlotFill]:
+    """Fill the slots of a program.
+
+    Raises:
+        ProfileError: Something that the program needs here, whatever ``exists`` says, is not known of this kernel.
+    """
+    fills = [_fill(spec, profile) for spec in program.slots]
+    missing = [program.slots[slot] for slot in sorted(needed(program.body, fills)) if not fills[slot].exists]
+    if missing:
+        # The profile knows best what to say: a guest that still boots, a layout that was refused.
+        for spec in missing:
+            if spec.kind == "member":
+                profile.require(spec.owner, spec.path)
+        raise ProfileError(
+            f"{program.name} needs {', '.join(map(str, missing))}, which is not known of this kernel",
+            hint="give the maker's vmlinux with --vmlinux; `yamori doctor` shows what is known",
+        )
+    return fills
+
+
+def fixed(spec: SlotSpec) -> bool:
+    """Say whether every kernel has a member at the same place, so that no source needs to know it."""
+    return (spec.owner, spec.path) in _WORDS
+
+
+def _fill(spec: SlotSpec, profile: Profile) -> SlotFill:
+    return {"member": _member, "symbol": _symbol, "sizeof": _sizeof}[spec.kind](spec, profile)
+
+
+def _member(spec: SlotSpec, profile: Profile) -> SlotFill:
+    member = profile.member(spec.owner, spec.path)
+    if member is None:
+        index = _WORDS.get((spec.owner, spec.path))
+        if index is None:
+            return MISSING
+        word = profile.init.word_size
+        member = Member(index * word, word)
+    return _sound(member)
+
+
+def _sound(member: Member) -> SlotFill:
+    """Return a member's slot. BTF is the guest's own word, and may say anything: then a load of it faults."""
+    bits = member.bits if 0 < member.bits <= member.size * 8 - member.shift and member.shift >= 0 else 0
+    return SlotFill(
+        exists=True,
+        offset=member.offset & MOST,
+        size=min(member.size & MOST, MOST_BYTES),
+        signed=member.signed,
+        shift=member.shift if bits else 0,
+        bits=bits,
+        stride=member.stride & MOST,
+    )
+
+
+def _symbol(spec: SlotSpec, profile: Profile) -> SlotFill:
+    # Proved, while the kallsyms of most Arm kernels have functions only, and any of them may lie.
+    address = profile.init.gva if spec.owner == "init_task" else profile.address(spec.owner)
+    return MISSING if address is None else SlotFill(exists=True, offset=address)
+
+
+def _sizeof(spec: SlotSpec, profile: Profile) -> SlotFill:
+    sizes = (types.size(spec.owner) for types in profile.types)
+    size = next((size for size in sizes if size), None)
+    if size is None:
+        words = [index for (owner, _), index in _WORDS.items() if owner == spec.owner]
+        size = (max(words) + 1) * profile.init.word_size if words else None
+    return MISSING if size is None or not 0 < size < 1 << 32 else SlotFill(exists=True, size=size)

@@ -1,0 +1,130 @@
+"""Programs as C: one freestanding file a unit, in which each statement names its line of the source.
+
+A unit is a list of probes for one word size and the walkers they may need; its text begins with the shared structures
+and ``runtime.h``. Slots and geometry come from the context, so one object serves every kernel of a word size. Every
+probe is a function ``uint64_t ll_run_NAME(struct ll_context *)``, which returns 0, or 1 where a fault ended the run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import PurePath
+from typing import NamedTuple
+
+from yamori.llview.c_function import Function
+from yamori.llview.ir import IntType, Program
+from yamori.llview.layout import C_TEXT, GEOMETRY_WORDS
+from yamori.llview.verify import VerifyError, verify
+
+_RULER = "/* " + "-" * 110 + " */"
+_MOST_FIELDS = 64
+"""A row says in one word which of its fields are present."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is compiled together.
+
+    Attributes:
+        name: A file name.
+        probes: All of one word size.
+        walkers: One of them serves a run.
+    """
+
+    name: str
+    probes: tuple[Program, ...]
+    walkers: tuple[Program, ...]
+
+
+class RowLayout(NamedTuple):
+    """How a row lies in memory: a word of bits, one for each present field, then the fields.
+
+    An integer takes a word, extended by its sign; a text takes its length, rounded up to words.
+
+    Attributes:
+        words: Words of each field.
+        stride: Bytes of a row.
+    """
+
+    words: tuple[int, ...]
+    stride: int
+
+
+def row_layout(program: Program) -> RowLayout:
+    """Return how the rows of a program lie in memory."""
+    words = [1 if isinstance(field.type, IntType) else -(-field.type // 8) for field in program.row]
+    return RowLayout(tuple(words), 8 * (1 + sum(words)))
+
+
+def c_source(unit: Unit, sources: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Write a unit as C.
+
+    Args:
+        unit: The programs; they are verified here.
+        sources: File → its lines, to be quoted beside the statements.
+
+    Raises:
+        VerifyError: A program must not run, or has what no native code can have.
+    """
+    for program in (*unit.probes, *unit.walkers):
+        _check(program)
+    parts = [f"/* {unit.name}: written by Yamori's LLView from the probes and walkers named below. */", C_TEXT]
+    parts.append(runtime_text("runtime.h"))
+    parts += [_RULER + "\n" + Function(walker, sources or {}).text() for walker in unit.walkers]
+    parts.append(_dispatch(unit.walkers))
+    parts += [_RULER + "\n" + Function(probe, sources or {}).text() for probe in unit.probes]
+    return "\n".join(parts)
+
+
+def runtime_text(name: str) -> str:
+    """Return ``runtime.h`` or ``host.c``."""
+    return files("yamori.llview").joinpath(name).read_text(encoding="utf-8")
+
+
+def host_source() -> str:
+    """Return the host's side of the runtime contract, the second file of an object."""
+    return C_TEXT + "\n" + _PROTOTYPES + runtime_text("host.c")
+
+
+def essence(text: str) -> str:
+    """Return C text without comments: what decides over the object that a compiler makes of it."""
+    return re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+
+
+_PROTOTYPES = """\
+uint64_t ll_window(const struct ll_context *c, uint64_t gpa, uint64_t *first, uint64_t *size);
+uint64_t ll_read(const struct ll_context *c, uint64_t gpa, uint64_t size, uint64_t *value);
+
+"""
+
+
+def _check(program: Program) -> None:
+    verify(program)
+    what = ""
+    if program.kind == "walker" and len(program.parameters) > 2 + GEOMETRY_WORDS:
+        what = f"a walker has at most {GEOMETRY_WORDS} parameters behind root and gva"
+    elif program.kind == "walker" and program.slots:
+        what = "a walker has no slots"
+    elif len(program.row) > _MOST_FIELDS:
+        what = f"a row has at most {_MOST_FIELDS} fields"
+    elif not re.fullmatch(r"[A-Za-z_]\w*", program.name, flags=re.ASCII):
+        what = "its name is no C identifier"
+    if what:
+        raise VerifyError(f"{program.name}: {what}", where=PurePath(program.file).name)
+
+
+def _dispatch(walkers: Sequence[Program]) -> str:
+    """The function by which ``runtime.h`` reaches the walker of the guest at hand."""
+    lines = [
+        _RULER,
+        "static int ll_walk(struct ll_context *c, uint64_t root, uint64_t gva, uint64_t *gpa)",
+        "{",
+        "    switch (c->walker) {",
+    ]
+    for number, walker in enumerate(walkers):
+        lines += [f"    case {number}:", f"        return ll_walk_{walker.name}(c, root, gva, gpa);"]
+    lines += ["    default:", "        (void)root;", "        *gpa = 0;"]
+    return "\n".join([*lines, "        return ll_fault(c, LL_UNMAPPED, gva, 0, 0);", "    }", "}", ""])

@@ -1,0 +1,1 @@
+"""Helpers for the data structures of the kernel, one kind a file, in LLView."""
