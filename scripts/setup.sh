@@ -54,3 +54,5 @@ if [ ! -x .venv/bin/yamori ] || [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; 
     "${pip[@]}" install --no-deps --no-build-isolation -e .
     printf '%s' "$wanted" >"$stamp"
 fi
+
+.venv/bin/python -m yamori.probes.ahead

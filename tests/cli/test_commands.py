@@ -227,7 +227,7 @@ def test_broken_list_is_exit_code_3(run: Run, tmp_path: Path) -> None:
     ran = run("plist", save(guest, tmp_path / "ram"), "--json")
     assert ran.code == output.NOT_EVERYTHING
     assert ran.json()["complete"] is False
-    assert ran.err.startswith("incomplete: (struct task_struct *)")
+    assert ran.err.startswith("incomplete: real_parent of a task cannot be read: 0x")
 
 
 # --- errors

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
+import select
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -120,7 +126,9 @@ def test_members_that_nobody_declared(machine: Machine) -> None:
     truth = guest.by_pid(3)
     task = LiveStruct(session, structure("task_struct"), truth.gva)
     assert task.stack == guest.word(guest.member(truth.gva, "stack"))
+    assert repr(task.stack) == f"{guest.word(guest.member(truth.gva, 'stack')):#x}"
     assert task.usage == task.usage.counter == 1
+    assert repr(task.usage) == "1"
     assert repr(task.se) == f"(struct task_struct *){truth.gva:#x}->se"
     assert int(task.se.inner) == guest.member(truth.gva, "pid")
     assert task.se.inner.id == 3
@@ -295,7 +303,7 @@ def target(tmp_path: Path) -> str:
 def test_prompt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], target: str) -> None:
     lines = (
         "kernel.init_task.comm",
-        "for t in for_each_entry(kernel.init_task.tasks, task_struct, 'tasks'): print(t.pid, t.comm)",
+        "for t in for_each_task(kernel): print(t.pid, t.comm)",
         "",
         "len(guest.plist())",
         "at('task_struct', kernel.init_task)",
@@ -353,3 +361,35 @@ def test_completion_loads_nothing_but_the_way(monkeypatch: pytest.MonkeyPatch, t
         monkeypatch.setattr(Session, "run", lambda *_: looked.append("run"))
         completer.attr_matches("kernel.")
         assert looked == []
+
+
+def test_at_a_terminal(target: str) -> None:
+    ours, theirs = pty.openpty()
+    program = "import sys; sys.argv[0] = 'yamori'; from yamori.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "shell", target, "--ram-base", "0"]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    try:
+        os.close(theirs)
+        assert "helpers      for_each" in read_until(ours, ">>> ")
+        os.write(ours, b"kernel.init_t\t.com\t\n")
+        assert "'swapper/0'" in read_until(ours, "'\r\n>>> ")
+        os.write(ours, b"while True: pass\n\n")
+        read_until(ours, "... ")
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)  # what Ctrl-C does to the terminal's own processes
+        assert "KeyboardInterrupt" in read_until(ours, "KeyboardInterrupt\r\n>>> ")
+        os.write(ours, b"raise SystemExit(5)\n")
+        assert process.wait(30) == 5
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def read_until(terminal: int, mark: str, seconds: float = 30) -> str:
+    text = ""
+    end = time.monotonic() + seconds
+    while mark not in text and time.monotonic() < end:
+        if select.select([terminal], [], [], 0.1)[0]:
+            text += os.read(terminal, 1 << 16).decode(errors="replace")
+    return text

@@ -152,7 +152,8 @@ class _Writer:
 
     def expression(self, kind: IntType, depth: int = 3) -> Expression:
         if depth == 0:
-            return self.pick([self.local(kind), self.const(kind)])
+            leaves: list[Expression] = [self.local(kind), self.const(kind)]
+            return self.pick(leaves)
         if kind == BOOL:
             return self.truth(depth)
         way = self.pick(["local", "const", "cast", "binary", "binary", "shift", "slot"])

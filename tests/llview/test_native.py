@@ -306,7 +306,7 @@ def test_sealed_memory_is_read_where_it_is_mapped_and_cannot_be_closed_meanwhile
     segment = RamSegment(gpa=BASE, size=len(data), path=f"/proc/self/fd/{fd}", offset=0, kind="shared")
     try:
         with HostMemory((segment,)) as memory:
-            extents = native.host_extents(memory)
+            extents = native.readable(memory)
             assert extents is not None
             assert extents[0].buffer is not None
             guest = replace(machine(b"", 8, WALKER), memory=memory)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.translation.cases import Case, found
 
 from yamori.address import GPA, GVA
 from yamori.errors import TranslationFault
@@ -122,7 +124,7 @@ def rights(page: Page) -> tuple[bool, bool, bool]:
 
 # Hypothesis likes small numbers; the product has bits all over the word.
 FLAGS = st.integers(0, (1 << 64) - 1).map(lambda number: number * 0x9E37_79B9_7F4A_7C15 % (1 << 64))
-TABLE_FLAGS = st.sampled_from([0, 0, *(1 << bit for bit in (2, 58, 59, 60, 61, 62, 63))])
+TABLE_FLAGS = st.sampled_from([0, 0, *(1 << bit for bit in (2, 8, 13, 58, 59, 60, 61, 62, 63))])
 
 
 @st.composite
@@ -137,7 +139,7 @@ def tables(draw: st.DrawFn, shape: AArch64, half: bool) -> Tables:
     bits = 64 - (shape.t1sz if half else shape.t0sz)
     made = Tables(shape.page_shift, bits, shape.pa_bits, 0)
     root_size = len(made.blocks[0])
-    high = draw(st.integers(0, (1 << shape.pa_bits - 24) - 1)) << 24
+    high = draw(FLAGS) >> 64 - shape.pa_bits + 24 << 24
     made = Tables(shape.page_shift, bits, shape.pa_bits, high + root_size)
     levels = [level for level in LEAVES[shape.page_shift, shape.pa_bits] if level >= made.start]
     bases = draw(st.lists(st.integers(0, (1 << bits) - 1), min_size=1, max_size=2))
@@ -146,35 +148,44 @@ def tables(draw: st.DrawFn, shape: AArch64, half: bool) -> Tables:
         low = INDEX_BITS[shape.page_shift][level][0]
         gva = draw(st.sampled_from(bases)) ^ draw(st.integers(0, 3)) << draw(st.integers(low, 50))
         gva &= (1 << bits) - 1
-        gpa = draw(st.integers(0, (1 << shape.pa_bits - low) - 1)) << low
+        gpa = draw(FLAGS) >> 64 - shape.pa_bits + low << low
         gva |= -(1 << bits) & (1 << 64) - 1 if half else 0
         made.map(gva, level, gpa, draw(FLAGS), draw(TABLE_FLAGS))
     return made
 
 
+class Half(NamedTuple):
+    shape: AArch64
+    is_kernel: bool
+    tables: Tables
+
+
+@st.composite
+def halves(draw: st.DrawFn) -> Half:
+    shape, is_kernel = draw(shapes()), draw(st.sampled_from([KERNEL, USER]))
+    return Half(shape, is_kernel, draw(tables(shape, is_kernel)))
+
+
+def cases(half: Half, probes: set[int]) -> Iterator[Case]:
+    """Yield what the tables say of those addresses that lie in the half, and of those in and around every page."""
+    made = half.tables
+    memory = BytesMemory(dict(made.blocks))
+    near = [(p.gva - 1, p.gva, p.gva + 0x123, p.gva + p.size - 1, p.gva + p.size) for p in made.pages]
+    ones = -(1 << made.bits) & (1 << 64) - 1 if half.is_kernel else 0
+    for gva in probes.union(*near):
+        if gva >> made.bits << made.bits == ones:
+            page = next((page for page in made.pages if page.gva <= gva < page.gva + page.size), None)
+            expected = page and (page.gpa + gva - page.gva, page.size, *rights(page))
+            yield Case(half.shape, memory, made.root, gva, expected)
+
+
 @settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_random_tables(data: st.DataObject) -> None:
-    shape = data.draw(shapes())
-    half = data.draw(st.sampled_from([KERNEL, USER]))
-    made = data.draw(tables(shape, half))
-    loads = PhysicalLoads(BytesMemory(dict(made.blocks)))
-    assert made.root % shape.root_alignment == 0
-    probes = {data.draw(st.integers(0, (1 << 64) - 1)) for _ in range(3)}
-    for page in made.pages:
-        probes |= {page.gva - 1, page.gva, page.gva + 0x123, page.gva + page.size - 1, page.gva + page.size}
-    ones = -(1 << made.bits) & (1 << 64) - 1 if half else 0
-    for gva in probes:
-        if gva >> made.bits << made.bits != ones:
-            continue
-        mapped = [page for page in made.pages if page.gva <= gva < page.gva + page.size]
-        if not mapped:
-            with pytest.raises(TranslationFault):
-                shape.walk(loads, GPA(made.root), GVA(gva))
-        for page in mapped:
-            found = shape.walk(loads, GPA(made.root), GVA(gva))
-            assert found == (page.gpa + gva - page.gva, page.size, *rights(page))
-            assert shape.canonical(GVA(gva)) == half
+@given(halves(), st.sets(st.integers(0, (1 << 64) - 1), max_size=3))
+def test_random_tables(half: Half, probes: set[int]) -> None:
+    assert half.tables.root % half.shape.root_alignment == 0
+    for case in cases(half, probes):
+        assert found(case) == case.expected
+        assert half.shape.canonical(GVA(case.gva)) == half.is_kernel
 
 
 @given(shapes(), st.integers(-5, 1 << 65))
@@ -186,26 +197,46 @@ def test_addresses_of_neither_half_fault(shape: AArch64, gva: int) -> None:
             shape.walk(PhysicalLoads(BytesMemory({})), GPA(0), GVA(gva))
 
 
-@pytest.mark.parametrize(
-    ("shape", "bits"),
-    [
-        (AArch64(12, 16, 16), 39),  # no block of 512 GiB without LPA2
-        (AArch64(14, 17, 17), 36),  # no block of 64 GiB without LPA2
-        (AArch64(16, 16, 16), 42),  # no block of 4 TiB without LPA
-        (AArch64(12, 12, 12, 52), 48),  # none at level -1 at all
-        (AArch64(14, 12, 12, 52), 47),  # none at level 0 of 16K at all
-    ],
-)
+NO_BLOCKS = [
+    (AArch64(12, 16, 16), 39),  # no block of 512 GiB without LPA2
+    (AArch64(14, 17, 17), 36),  # no block of 64 GiB without LPA2
+    (AArch64(16, 16, 16), 42),  # no block of 4 TiB without LPA
+    (AArch64(12, 12, 12, 52), 48),  # none at level -1 at all
+    (AArch64(14, 12, 12, 52), 47),  # none at level 0 of 16K at all
+]
+
+
+def full_of(entry: int, bits: int) -> BytesMemory:
+    """Return a table at 0 that has this entry for all values of ``bits`` bits."""
+    return BytesMemory({0: entry.to_bytes(8, "little") * (1 << bits)})
+
+
+@pytest.mark.parametrize(("shape", "bits"), NO_BLOCKS)
 def test_block_at_a_level_that_cannot_have_one(shape: AArch64, bits: int) -> None:
-    table = (0x0000_0000_0000_0401).to_bytes(8, "little") * (1 << 64 - shape.t1sz - bits)
     with pytest.raises(TranslationFault, match="cannot have"):
-        shape.walk(PhysicalLoads(BytesMemory({0: table})), GPA(0), GVA((1 << 64) - 1))
+        shape.walk(PhysicalLoads(full_of(0x401, 64 - shape.t1sz - bits)), GPA(0), GVA((1 << 64) - 1))
+
+
+LEVEL_3_BLOCK = {0: (0x1003).to_bytes(8, "little") * 512, 0x1000: (0x2401).to_bytes(8, "little") * 512}
 
 
 def test_level_3_entry_of_block_type_is_reserved() -> None:
-    blocks = {0: (0x1003).to_bytes(8, "little") * 512, 0x1000: (0x2401).to_bytes(8, "little") * 512}
     with pytest.raises(TranslationFault, match="an entry is invalid"):
-        AArch64(12, 34, 34).walk(PhysicalLoads(BytesMemory({**blocks})), GPA(0), GVA(0))
+        AArch64(12, 34, 34).walk(PhysicalLoads(BytesMemory({**LEVEL_3_BLOCK})), GPA(0), GVA(0))
+
+
+def forms() -> Iterator[Case]:
+    """Yield what random tables do not hold: reserved forms, and addresses of neither half."""
+    for shape, bits in NO_BLOCKS:
+        yield Case(shape, full_of(0x401, 64 - shape.t1sz - bits), 0, (1 << 64) - 1, None)
+    yield Case(AArch64(12, 34, 34), BytesMemory({**LEVEL_3_BLOCK}), 0, 0, None)
+    itself = full_of(3, 9)
+    for kernel, user in ((48, 39), (39, 48)):
+        ends = {0, (1 << user) - 1, (1 << 64) - (1 << kernel), (1 << 64) - 1}
+        for gva in ends:
+            yield Case(AArch64(12, 64 - kernel, 64 - user), itself, 0, gva, (gva & 0xFFF, 4096, True, True, False))
+        for gva in (1 << user, 1 << 63, (1 << 64) - (1 << kernel) - 1):
+            yield Case(AArch64(12, 64 - kernel, 64 - user), itself, 0, gva, None)
 
 
 def test_52_bit_kernel_on_a_48_bit_cpu_with_64k_pages() -> None:

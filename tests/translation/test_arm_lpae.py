@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.translation.cases import Case, found
 
 from yamori.address import GPA, GVA
 from yamori.errors import TranslationFault
@@ -55,7 +57,8 @@ class Tables:
                 return
             table, above, index = entry & 0xFF_FFFF_F000, above | entry, gva // step % 512
         if self.get(table, index) == 0:
-            flags &= UPPER | LOWER | BEYOND_40_BITS
+            # The bits of a block's address that are below its size are ignored, too.
+            flags &= UPPER | LOWER | BEYOND_40_BITS | size - PAGE
             self.put(table, index, gpa | flags | (3 if size == PAGE else 1))
             self.pages.append(Mapped(gva, size, gpa, flags, above))
 
@@ -73,12 +76,12 @@ TABLE_FLAGS = st.sampled_from([0, 0, *(1 << bit for bit in (2, 45, 59, 60, 61, 6
 
 @st.composite
 def tables(draw: st.DrawFn) -> Tables:
-    made = Tables(draw(st.integers(0, 0xFFF_0000)) << 12)
+    made = Tables(draw(FLAGS) >> 44 << 20)
     bases = draw(st.lists(st.integers(0, (1 << 32) - 1), min_size=1, max_size=2))
     for _ in range(draw(st.integers(1, 12))):
         size = draw(st.sampled_from([GIB, TWO_MIB, PAGE, PAGE]))
         gva = (draw(st.sampled_from(bases)) ^ draw(st.integers(0, 3)) << draw(st.integers(12, 30))) & -size
-        gpa = draw(st.integers(0, (1 << 40) // size - 1)) * size
+        gpa = draw(FLAGS) >> 24 & -size
         made.map(gva, size, gpa, draw(FLAGS), draw(TABLE_FLAGS))
     return made
 
@@ -90,20 +93,21 @@ def rights(page: Mapped) -> tuple[bool, bool, bool]:
     return bool(writable), bool(executable), bool(user)
 
 
+def cases(made: Tables, probes: set[int]) -> Iterator[Case]:
+    """Yield what the tables say of the addresses, and of those in and around every page."""
+    shape = ArmLpae()
+    memory = BytesMemory(dict(made.blocks))
+    near = [(p.gva - 1, p.gva, p.gva + 0x123, p.gva + p.size - 1, p.gva + p.size) for p in made.pages]
+    for gva in probes.union(*near):
+        page = next((page for page in made.pages if page.gva <= gva < page.gva + page.size), None)
+        yield Case(shape, memory, made.root, gva, page and (page.gpa + gva - page.gva, page.size, *rights(page)))
+
+
 @settings(max_examples=100, deadline=None)
 @given(tables(), st.sets(st.integers(0, (1 << 32) - 1), max_size=3))
 def test_random_tables(made: Tables, probes: set[int]) -> None:
-    loads = PhysicalLoads(BytesMemory(dict(made.blocks)))
-    for page in made.pages:
-        probes |= {page.gva - 1, page.gva, page.gva + 0x123, page.gva + page.size - 1, page.gva + page.size}
-    for gva in probes:
-        mapped = [page for page in made.pages if page.gva <= gva < page.gva + page.size]
-        for page in mapped:
-            found = ArmLpae().walk(loads, GPA(made.root), GVA(gva))
-            assert found == (page.gpa + gva - page.gva, page.size, *rights(page))
-        if not mapped:
-            with pytest.raises(TranslationFault):
-                ArmLpae().walk(loads, GPA(made.root), GVA(gva))
+    for case in cases(made, probes):
+        assert found(case) == case.expected
 
 
 def entry(value: int) -> bytes:
@@ -125,6 +129,30 @@ def test_every_root_that_linux_puts_into_a_register_leads_to_the_same_page(gva: 
     assert ArmLpae(1).walk(loads, GPA(16), GVA(gva)) == whole  # CONFIG_VMSPLIT_2G: TTBR1_OFFSET is 16
     root = 0x4000 if gva >= 0xC000_0000 else 0  # CONFIG_VMSPLIT_3G: TTBR1_OFFSET is 4096 * (1 + 3), TTBR0 is whole
     assert ArmLpae(2).walk(loads, GPA(root), GVA(gva)) == whole
+
+
+def forms() -> Iterator[Case]:
+    """Yield what random tables do not hold: the parts of tables that TTBR1 holds, and more than 32 bits."""
+    memory = linux_tables()
+    ends = ((0, 0xFFFF_FFFF), (1, 0x7FFF_FFFF), (2, 0xBFFF_FFFF))  # of what the table for all 4 GiB translates
+    whole = [(ArmLpae(t1sz), 0, gva) for t1sz, last in ends for gva in (0, last)]
+    parts = [(ArmLpae(1), 16, gva) for gva in (0x8000_0000, 0xBFFF_FFFF, 0xC000_0000, 0xFFFF_FFFF)]
+    for t1sz in range(2, 8):
+        lowest = (1 << 32) - (1 << 32 - t1sz)
+        root = 0x4000 + (lowest - 0xC000_0000) // TWO_MIB * 8
+        parts += [(ArmLpae(t1sz), root, gva) for gva in (lowest, lowest + 0x12_3456, 0xFFFF_FFFF)]
+    for shape, root, gva in (*whole, *parts):
+        yield Case(shape, memory, root, gva, (0x80_0000_0000 + gva, TWO_MIB, True, True, False))
+    for gva in (1 << 32, 1 << 33, (1 << 64) - 1):
+        yield Case(ArmLpae(), memory, 0, gva, None)
+    for first in (0, 0x2, 0x4000_0002, 0x1003):  # at last a level 3 entry of type 1, which is reserved
+        tables = BytesMemory({0: entry(first), 0x1000: entry(0x2003), 0x2000: entry(0x5001)})
+        yield Case(ArmLpae(), tables, 0, 0, None)
+
+
+@pytest.mark.parametrize("case", list(forms()))
+def test_forms(case: Case) -> None:
+    assert found(case) == case.expected
 
 
 @pytest.mark.parametrize(

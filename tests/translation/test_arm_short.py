@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.translation.cases import Case, found
 
 from yamori.address import GPA, GVA
 from yamori.errors import TranslationFault
@@ -84,6 +86,7 @@ class Tables:
 
 # Hypothesis likes small numbers; the product has bits all over the word.
 JUNK = st.integers(0, (1 << 32) - 1).map(lambda number: number * 0x9E37_79B1 % (1 << 32))
+PLACES = st.integers(0, (1 << 40) - 1).map(lambda number: number * 0x9E_3779_B97F % (1 << 40))
 
 
 @st.composite
@@ -93,33 +96,66 @@ def tables(draw: st.DrawFn) -> Tables:
     for _ in range(draw(st.integers(1, 12))):
         size = draw(st.sampled_from([SMALL, LARGE, SECTION, SUPERSECTION]))
         gva = (draw(st.sampled_from(bases)) ^ draw(st.integers(0, 3)) << draw(st.integers(12, 30))) & -size
-        gpa = draw(st.integers(0, (1 << (40 if size == SUPERSECTION else 32)) // size - 1)) * size
+        gpa = draw(PLACES) >> (0 if size == SUPERSECTION else 8) & -size
         access = draw(st.sampled_from(sorted(ACCESS)))
         made.map(gva, size, gpa, access, draw(st.integers(0, 3)), draw(JUNK))
     return made
 
 
+def cases(made: Tables, probes: set[int]) -> Iterator[Case]:
+    """Yield what the tables say of the addresses, and of those in and around every page."""
+    shape = ArmShort()
+    memory = made.memory()
+    near = [(p.gva - 1, p.gva, p.gva + 0x123, p.gva + p.size - 1, p.gva + p.size) for p in made.pages]
+    for gva in probes.union(*near):
+        page = next((page for page in made.pages if page.gva <= gva < page.gva + page.size), None)
+        yield Case(shape, memory, made.root, gva, page and (page.gpa + gva - page.gva, page.size, *page.rights))
+
+
 @settings(max_examples=150, deadline=None)
 @given(tables(), st.sets(st.integers(0, (1 << 32) - 1), max_size=3))
 def test_random_tables(made: Tables, probes: set[int]) -> None:
-    loads = PhysicalLoads(made.memory())
-    for page in made.pages:
-        probes |= {page.gva - 1, page.gva, page.gva + 0x123, page.gva + page.size - 1, page.gva + page.size}
-    for gva in probes:
-        mapped = [page for page in made.pages if page.gva <= gva < page.gva + page.size]
-        for page in mapped:
-            found = ArmShort().walk(loads, GPA(made.root), GVA(gva))
-            assert found == (page.gpa + gva - page.gva, page.size, *page.rights)
-        if not mapped:
-            with pytest.raises(TranslationFault):
-                ArmShort().walk(loads, GPA(made.root), GVA(gva))
+    for case in cases(made, probes):
+        assert found(case) == case.expected
 
 
-@pytest.mark.parametrize("entry", [0x8000 | 2, 0x8000 | 1 << 18 | 2, 0x4001])
-def test_reserved_access_permissions_fault(entry: int) -> None:
-    blocks = {0: entry.to_bytes(4, "little"), 0x4000: (0x1000 | 0x200 | 2).to_bytes(4, "little")}
+def memory_of(first: int, second: int = 0) -> BytesMemory:
+    """Return a first-level table at 0 and a second-level table at 0x4000, full of these entries."""
+    return BytesMemory({0: first.to_bytes(4, "little") * 4096, 0x4000: second.to_bytes(4, "little") * 256})
+
+
+RESERVED = [(0x8000 | 2, 0), (0x8000 | 1 << 18 | 2, 0), (0x4001, 0x1000 | 0x200 | 2), (0x4001, 0x200 | 1)]
+"""First and second-level entries with the access permissions that are reserved."""
+
+
+@pytest.mark.parametrize(("first", "second"), RESERVED)
+def test_reserved_access_permissions_fault(first: int, second: int) -> None:
     with pytest.raises(TranslationFault, match="reserved"):
-        ArmShort().walk(PhysicalLoads(BytesMemory({**blocks})), GPA(0), GVA(0))
+        ArmShort().walk(PhysicalLoads(memory_of(first, second)), GPA(0), GVA(0))
+
+
+def forms() -> Iterator[Case]:
+    """Yield all access permissions of every kind of page, reserved forms, and more than 32 bits."""
+    gva = 0x123_4567
+    for access, (writable, user) in ACCESS.items():
+        section, page = (access & 3) << 10 | access >> 2 << 15, (access & 3) << 4 | access >> 2 << 9
+        for first, second, size in (
+            (section | 2, 0, SECTION),
+            (section | 1 << 18 | 2, 0, SUPERSECTION),
+            (0x4001, page | 2, SMALL),
+            (0x4001, page | 1, LARGE),
+        ):
+            expected = (gva & size - 1, size, bool(writable), True, bool(user))
+            yield Case(ArmShort(), memory_of(first, second), 0, gva, expected)
+    for first, second in (*RESERVED, (0, 0), (0x400 | 4, 0), (0x4001, 0), (0x4001, 0x10), (0x4001, 0xFFFF_FFFC)):
+        yield Case(ArmShort(), memory_of(first, second), 0, 0, None)
+    for beyond in (1 << 32, 1 << 33, (1 << 64) - 1):
+        yield Case(ArmShort(), memory_of(0x402, 0x402), 0, beyond, None)
+
+
+@pytest.mark.parametrize("case", list(forms()))
+def test_forms(case: Case) -> None:
+    assert found(case) == case.expected
 
 
 @pytest.mark.parametrize("gva", [-1, 1 << 32, 0xFFFF_FFFF_8000_0000])

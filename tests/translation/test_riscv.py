@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.translation.cases import Case, edges, found
 
 from yamori.address import GPA, GVA
 from yamori.errors import TranslationFault
@@ -85,88 +87,98 @@ def tables(draw: st.DrawFn) -> Tables:
     return made
 
 
+def rights(page: Mapped) -> tuple[bool, bool, bool]:
+    """Return what the manual says: writable, executable for the kernel, readable for user mode."""
+    user = bool(page.entry & U)
+    return bool(page.entry & W), bool(page.entry & X) and not user, user and bool(page.entry & R)
+
+
+def cases(made: Tables, probes: set[int]) -> Iterator[Case]:
+    """Yield what the tables say of the addresses, and of those in and around every page."""
+    shape = RiscV(made.levels)
+    memory = BytesMemory(dict(made.blocks))
+    near = [(p.gva - 1, p.gva, p.gva + 0x123, p.gva + p.size - 1, p.gva + p.size) for p in made.pages]
+    for gva in probes.union(*near):
+        page = next((page for page in made.pages if page.gva <= gva < page.gva + page.size), None)
+        yield Case(shape, memory, made.root, gva, page and (page.gpa + gva - page.gva, page.size, *rights(page)))
+
+
 @settings(max_examples=100, deadline=None)
 @given(tables(), st.sets(st.integers(0, (1 << 64) - 1), max_size=3))
 def test_random_tables(made: Tables, probes: set[int]) -> None:
-    shape, loads = RiscV(made.levels), PhysicalLoads(BytesMemory(dict(made.blocks)))
-    for page in made.pages:
-        probes |= {page.gva - 1, page.gva, page.gva + 0x123, page.gva + page.size - 1, page.gva + page.size}
-    for gva in probes:
-        mapped = [page for page in made.pages if page.gva <= gva < page.gva + page.size]
-        for page in mapped:
-            user = bool(page.entry & U)
-            rights = bool(page.entry & W), bool(page.entry & X) and not user, user and bool(page.entry & R)
-            assert shape.walk(loads, GPA(made.root), GVA(gva)) == (page.gpa + gva - page.gva, page.size, *rights)
-        if not mapped:
-            with pytest.raises(TranslationFault):
-                shape.walk(loads, GPA(made.root), GVA(gva))
+    for case in cases(made, probes):
+        assert found(case) == case.expected
 
 
-def walk_entries(*entries: int) -> int:
-    """Walk address 0x5123 through Sv39 tables at 0x10000, 0x20000, ... filled with these entries."""
-    blocks = {0x1_0000 * (i + 1): value.to_bytes(8, "little") * 512 for i, value in enumerate(entries)}
-    found = RiscV(3).walk(PhysicalLoads(BytesMemory({**blocks})), GPA(0x1_0000), GVA(0x5123))
-    assert found.page_size == 1 << 16
-    return found.gpa
+def memory_of(entries: list[int]) -> BytesMemory:
+    """Return tables at 0x10000, 0x20000, ... filled with these entries."""
+    return BytesMemory({0x1_0000 * (i + 1): value.to_bytes(8, "little") * 512 for i, value in enumerate(entries)})
 
 
 TO_SECOND, TO_THIRD = 0x2_0000 >> 2 | V, 0x3_0000 >> 2 | V
+NAPOT = 0x8000_8000 >> 2 | V | R
+"""A leaf that with ``N`` stands for the 64 KiB at 0x80000000, else for the page at 0x80008000."""
+
+RESERVED = [
+    [TO_SECOND & ~V],
+    [TO_SECOND | U],  # a pointer with U, A or D
+    [TO_SECOND | 1 << 6],
+    [TO_SECOND | 1 << 7],
+    [TO_SECOND | 1 << 61],  # a pointer with a memory type
+    [TO_SECOND | N],
+    [TO_SECOND | 1 << 54],
+    [TO_SECOND | 0b01110 << 59],  # a pointer with a memory type of T-Head
+    [R],
+    [R | W | X],
+    [W | V],  # write without read
+    [W | X | V],
+    [R | V | 1 << 54],
+    [R | V | 1 << 60],
+    [R | V | 1 << 58 | 0b01110 << 59],  # T-Head's types do not make the bits below them good
+    [R | V | 3 << 61],  # the reserved memory type
+    [R | V | N | 0x8000 >> 2],  # Svnapot above the lowest level
+    [R | V | 1 << 10],  # a misaligned superpage
+    [R | V | 1 << 27],
+    [TO_SECOND, R | V | 1 << 10],
+    [TO_SECOND, R | V | 1 << 18],
+    [TO_SECOND, R | V | N | 0x8000 >> 2],
+    [TO_SECOND, TO_THIRD, R | V | N | 0x4000 >> 2],  # other sizes of Svnapot
+    [TO_SECOND, TO_THIRD, R | V | N | 0xC000 >> 2],
+    [TO_SECOND, TO_THIRD, R | V | N | 0x9000 >> 2],
+    [TO_SECOND, TO_THIRD, R | V | N],
+    [TO_SECOND, TO_THIRD, V],  # a pointer at the lowest level
+    [TO_SECOND, TO_THIRD, V | 0x1_0000 >> 2],
+]
+"""Entries through which address 0x5123 is not mapped by Sv39."""
+
+PAGES, RUNS = {0b00000, 0b00100, 0b01000, 0b00110, 0b01110, 0b10010}, {0b10000, 0b10100, 0b11000}
+"""Bits 59 to 63 of a leaf: the first three of each are Svpbmt's, the others ``_PAGE_NOCACHE_THEAD``,
+``_PAGE_PMA_THEAD`` and ``_PAGE_IO_THEAD`` of Linux; bit 60 is reserved otherwise. Runs are Svnapot's."""
 
 
-def test_svnapot_page_of_64_kib() -> None:
-    assert walk_entries(TO_SECOND, TO_THIRD, N | 0x8000_8000 >> 2 | V | R) == 0x8000_5123
-
-
-@pytest.mark.parametrize(
-    "entries",
-    [
-        [TO_SECOND & ~V],
-        [TO_SECOND | U],  # a pointer with U, A or D
-        [TO_SECOND | 1 << 6],
-        [TO_SECOND | 1 << 7],
-        [TO_SECOND | 1 << 61],  # a pointer with a memory type
-        [TO_SECOND | N],
-        [TO_SECOND | 1 << 54],
-        [W | V],  # write without read
-        [W | X | V],
-        [R | V | 1 << 60],
-        [R | V | 3 << 61],  # the reserved memory type
-        [R | V | N | 0x8000 >> 2],  # Svnapot above the lowest level
-        [R | V | 1 << 10],  # a misaligned superpage
-        [TO_SECOND, R | V | 1 << 18],
-        [TO_SECOND, TO_THIRD, R | V | N | 0x4000 >> 2],  # another size of Svnapot
-        [TO_SECOND, TO_THIRD, V],  # a pointer at the lowest level
-    ],
-)
-def test_reserved_forms_fault(entries: list[int]) -> None:
-    with pytest.raises(TranslationFault):
-        walk_entries(*entries)
-
-
-def test_memory_types_of_t_head() -> None:
-    """``_PAGE_NOCACHE_THEAD``, ``_PAGE_PMA_THEAD`` and ``_PAGE_IO_THEAD`` of Linux; bit 60 is reserved otherwise."""
+def forms() -> Iterator[Case]:
+    """Yield what random tables seldom hold: reserved forms, Svnapot, memory types, addresses at the halves' edges."""
+    for entries in RESERVED:
+        yield Case(RiscV(3), memory_of(entries), 0x1_0000, 0x5123, None)
     for kind in range(32):
-        leaf = 0x8000_8000 >> 2 | V | R | kind << 59
-        if kind in {0b00000, 0b00100, 0b01000, 0b00110, 0b01110, 0b10010}:  # Svpbmt's first
-            assert walk_root(leaf) == (0x8000_8123, 1 << 12)
-        elif kind in {0b10000, 0b10100, 0b11000}:
-            assert walk_root(leaf) == (0x8000_5123, 1 << 16)  # Svnapot
-        else:
-            with pytest.raises(TranslationFault):
-                walk_root(leaf)
+        page = (0x8000_8123, PAGE, False, False, False) if kind in PAGES else None
+        run = (0x8000_5123, 1 << 16, False, False, False) if kind in RUNS else None
+        memory = memory_of([TO_SECOND, TO_THIRD, NAPOT | kind << 59])
+        yield Case(RiscV(3), memory, 0x1_0000, 0x5123, page or run)
+    # The highest page number that there is, on a T-Head core: its memory type is no part of the number.
+    highest = memory_of([TO_SECOND, TO_THIRD, (1 << 54) - (1 << 10) | V | R | 0b01110 << 59])
+    yield Case(RiscV(3), highest, 0x1_0000, 0x5123, ((1 << 56) - PAGE + 0x123, PAGE, False, False, False))
+    top = BytesMemory({0: (R | V).to_bytes(8, "little") * 512})
+    for shape in geometries():
+        size = 1 << 3 + 9 * shape.levels
+        for gva in edges(12 + 9 * shape.levels):
+            mapped = canonical(gva, shape.levels) == gva
+            yield Case(shape, top, 0, gva, (gva & size - 1, size, False, False, False) if mapped else None)
 
 
-def walk_root(leaf: int) -> tuple[int, int]:
-    blocks = {
-        0x1_0000 * (i + 1): entry.to_bytes(8, "little") * 512 for i, entry in enumerate((TO_SECOND, TO_THIRD, leaf))
-    }
-    found = RiscV(3).walk(PhysicalLoads(BytesMemory({**blocks})), GPA(0x1_0000), GVA(0x5123))
-    return found.gpa, found.page_size
-
-
-def test_pointer_has_no_memory_type_of_t_head() -> None:
-    with pytest.raises(TranslationFault):
-        walk_entries(TO_SECOND | 0b01110 << 59)
+@pytest.mark.parametrize("case", list(forms()))
+def test_forms(case: Case) -> None:
+    assert found(case) == case.expected
 
 
 @pytest.mark.parametrize("shape", list(geometries()), ids=str)

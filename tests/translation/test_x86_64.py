@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.translation.cases import Case, edges, found
 
 from yamori.address import GPA, GVA
 from yamori.errors import TranslationFault
@@ -84,47 +86,65 @@ def tables(draw: st.DrawFn) -> Tables:
     for _ in range(draw(st.integers(1, 12))):
         size = draw(st.sampled_from([GIB, TWO_MIB, PAGE, PAGE]))
         gva = (draw(st.sampled_from(bases)) ^ draw(st.integers(0, 3)) << draw(st.integers(12, 57))) & -size
-        gpa = draw(st.integers(0, (1 << 52) // size - 1)) * size
+        gpa = draw(FLAGS) >> 12 & -size
         flags = draw(FLAGS)
         made.map(canonical(gva, levels), size, gpa, flags, draw(TABLE_FLAGS))
     return made
 
 
+def rights(page: Mapped) -> tuple[bool, bool, bool]:
+    """Return what the manual says: writable, executable for the kernel, readable for user mode."""
+    path = page.path
+    return all(entry & 2 for entry in path), not any(entry >> 63 for entry in path), all(entry & 4 for entry in path)
+
+
+def cases(made: Tables, probes: set[int]) -> Iterator[Case]:
+    """Yield what the tables say of the addresses, and of those in and around every page."""
+    shape = X86Paging(made.levels)
+    memory = BytesMemory(dict(made.blocks))
+    near = [(p.gva - 1, p.gva, p.gva + 0x123, p.gva + p.size - 1, p.gva + p.size) for p in made.pages]
+    for gva in probes.union(*near):
+        page = next((page for page in made.pages if page.gva <= gva < page.gva + page.size), None)
+        yield Case(shape, memory, made.root, gva, page and (page.gpa + gva - page.gva, page.size, *rights(page)))
+
+
 @settings(max_examples=100, deadline=None)
 @given(tables(), st.sets(st.integers(0, (1 << 64) - 1), max_size=3))
 def test_random_tables(made: Tables, probes: set[int]) -> None:
-    shape, loads = X86Paging(made.levels), PhysicalLoads(BytesMemory(dict(made.blocks)))
-    for page in made.pages:
-        probes |= {page.gva - 1, page.gva, page.gva + 0x123, page.gva + page.size - 1, page.gva + page.size}
-    for gva in probes:
-        mapped = [page for page in made.pages if page.gva <= gva < page.gva + page.size]
-        for page in mapped:
-            rights = all(e & 2 for e in page.path), not any(e >> 63 for e in page.path), all(e & 4 for e in page.path)
-            assert shape.walk(loads, GPA(made.root), GVA(gva)) == (page.gpa + gva - page.gva, page.size, *rights)
-        if not mapped:
-            with pytest.raises(TranslationFault):
-                shape.walk(loads, GPA(made.root), GVA(gva))
+    for case in cases(made, probes):
+        assert found(case) == case.expected
 
 
-def walk_entries(*entries: int) -> None:
-    """Walk address 0 through tables at 0x1000, 0x2000, ... with these first entries."""
-    blocks = {0x1000 * (i + 1): value.to_bytes(8, "little") for i, value in enumerate(entries)}
-    X86Paging(4).walk(PhysicalLoads(BytesMemory({**blocks})), GPA(0x1000), GVA(0))
+RESERVED = [
+    ([0x83], "reserved"),  # PS in a PML4 entry
+    ([0x2083], "reserved"),
+    ([0x2003, 0x4000_2083], "reserved"),  # bit 13 of a 1 GiB page
+    ([0x2003, 0x6000_0083], "reserved"),  # bit 29 of a 1 GiB page
+    ([0x2003, 0x3003, 0x10_0083], "reserved"),  # bit 20 of a 2 MiB page
+    ([0x2003, 0x3003, 0x4003, 0x5002], "not present"),
+]
+"""First entries of tables at 0x1000, 0x2000, ..., through which address 0 is not mapped."""
 
 
-@pytest.mark.parametrize(
-    ("entries", "reason"),
-    [
-        ([0x2083], "reserved"),  # PS in a PML4 entry
-        ([0x2003, 0x4000_2083], "reserved"),  # bit 13 of a 1 GiB page
-        ([0x2003, 0x6000_0083], "reserved"),  # bit 29 of a 1 GiB page
-        ([0x2003, 0x3003, 0x10_0083], "reserved"),  # bit 20 of a 2 MiB page
-        ([0x2003, 0x3003, 0x4003, 0x5002], "not present"),
-    ],
-)
+def memory_of(entries: list[int]) -> BytesMemory:
+    return BytesMemory({0x1000 * (i + 1): value.to_bytes(8, "little") for i, value in enumerate(entries)})
+
+
+@pytest.mark.parametrize(("entries", "reason"), RESERVED)
 def test_reserved_forms_fault(entries: list[int], reason: str) -> None:
     with pytest.raises(TranslationFault, match=reason):
-        walk_entries(*entries)
+        X86Paging(4).walk(PhysicalLoads(memory_of(entries)), GPA(0x1000), GVA(0))
+
+
+def forms() -> Iterator[Case]:
+    """Yield what random tables seldom hold: reserved forms, and addresses at the edges of the halves."""
+    for entries, _ in RESERVED:
+        yield Case(X86Paging(4), memory_of(entries), 0x1000, 0, None)
+    itself = BytesMemory({0: (3).to_bytes(8, "little") * 512})
+    for shape in geometries():
+        for gva in edges(12 + 9 * shape.levels):
+            mapped = canonical(gva, shape.levels) == gva
+            yield Case(shape, itself, 0, gva, (gva & 0xFFF, PAGE, True, True, False) if mapped else None)
 
 
 @pytest.mark.parametrize("shape", list(geometries()), ids=str)

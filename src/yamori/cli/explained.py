@@ -98,17 +98,14 @@ class Explained:
             write(f"{self.ran.walks} walks of the page tables, which loaded {self.ran.entries} entries\n")
 
     def _words(self, load: Load) -> str:
-        size = "the member's bytes" if not load.size else f"{load.size} bytes" if load.size > 1 else "1 byte"
+        member = self._member(self.program.slots[load.slot]) if load.slot is not None else None
+        place = f" at {_where(member)}" if member else ""
+        bytes_ = load.size or (member.size if member else 0)
+        size = "the member's bytes" if not bytes_ else f"{bytes_} bytes" if bytes_ > 1 else "1 byte"
         if load.is_text:
             size = f"words and bytes up to a NUL, {load.size} bytes at most"
-        place = self._place(load)
         times = f", {load.times} times" if load.times > 1 else ""
         return f"{load.what}{place}: page({load.root} root, gva) → {self.walk}; load {size}{times}"
-
-    def _place(self, load: Load) -> str:
-        spec = self.program.slots[load.slot] if load.slot is not None else None
-        member = self._member(spec) if spec else None
-        return f" at {_where(member)}" if member else ""
 
     def _slot_words(self, number: int, spec: SlotSpec) -> str:
         words = f"{spec.kind} {spec}{', optional' if spec.optional else ''}"

@@ -237,13 +237,14 @@ def build(
     `yamori ids run` finds them by their names.
     """
     from yamori.llview import objects, registry  # noqa: PLC0415  `yamori --help` need not wait for them
-    from yamori.llview.c_backend import c_source  # noqa: PLC0415
-    from yamori.probes.units import unit_of  # noqa: PLC0415
+    from yamori.llview.c_backend import Unit, c_source  # noqa: PLC0415
+    from yamori.translation.machine import walkers  # noqa: PLC0415
 
     out.mkdir(parents=True, exist_ok=True)
     with compiling():
         for probe in registry.load(file):
             for word_size in WORD_SIZES:
-                text = c_source(unit_of(compiled(probe, word_size)[1]))
+                program = compiled(probe, word_size)[1]
+                text = c_source(Unit(program.name, (program,), walkers(word_size)))
                 path = objects.build(text, out / f"{objects.key(text)}.so", objects.TARGETS[arch])
                 sys.stdout.write(f"{safe(str(path))}: {probe.name}, guests of {word_size * 8} bits, for {arch}\n")

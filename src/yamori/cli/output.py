@@ -56,10 +56,9 @@ def opened(target: str | None, vmlinux: str | None, symbols: str | None, ram_bas
     """Open the target, with a progress bar if somebody watches and it takes long."""
     from yamori.guest import open_guest  # noqa: PLC0415  `yamori --help` need not wait for it
 
-    with (
-        _reading() as progress,
-        open_guest(target, vmlinux=vmlinux, symbols=symbols, ram_base=ram_base, progress=progress) as guest,
-    ):
+    with _reading() as progress:  # ends here: a prompt could not be typed at below it
+        guest = open_guest(target, vmlinux=vmlinux, symbols=symbols, ram_base=ram_base, progress=progress)
+    with guest:
         yield guest
 
 

@@ -14,7 +14,7 @@ from yamori.address import GPA, GVA
 from yamori.errors import Fault, MemoryFault, NoKernelError
 from yamori.kernel.init_task import InitTask
 from yamori.kernel.root import Anchor, Evidence, prove
-from yamori.memory.physical import PhysicalMemory, Region
+from yamori.memory.physical import HostExtent, PhysicalMemory, Region, host_extents
 from yamori.translation.format import Geometry
 from yamori.translation.formats import geometries
 from yamori.translation.loads import PhysicalLoads
@@ -39,6 +39,11 @@ class Rebased:
         self._memory = memory
         self._base = base
         self.regions = tuple(Region(region.gpa + base, region.size) for region in memory.regions)
+
+    def extents(self) -> tuple[HostExtent, ...] | None:
+        """Say where the host keeps the guest's RAM, for native code, if the memory can tell."""
+        inner = host_extents(self._memory)
+        return None if inner is None else tuple(extent._replace(gpa=extent.gpa + self._base) for extent in inner)
 
     def read(self, gpa: GPA, size: int) -> bytes:
         """Return exactly ``size`` bytes at ``gpa``.

@@ -32,11 +32,13 @@ class Unit:
         name: A file name.
         probes: All of one word size.
         walkers: One of them serves a run.
+        object: The name of its object, where it was built already: its C text need not be written again.
     """
 
     name: str
     probes: tuple[Program, ...]
     walkers: tuple[Program, ...]
+    object: str = ""
 
 
 class RowLayout(NamedTuple):

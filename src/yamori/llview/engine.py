@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
+from yamori.llview.c_backend import Unit, c_source
 from yamori.llview.interpreter import Interpreter
 from yamori.llview.ir import Program
 from yamori.llview.machine import Engine, Machine
 
 _INTERPRETER = Interpreter()
-_found: dict[tuple[int, ...], tuple[Choice, tuple[Program, ...]]] = {}
 
 
 class Choice(NamedTuple):
@@ -17,41 +18,50 @@ class Choice(NamedTuple):
 
     Attributes:
         engine: What runs the program.
+        machine: The guest, as that engine knows it.
         why: Where native code came from, or why there is none, in words for users.
     """
 
     engine: Engine
+    machine: Machine
     why: str
 
 
-def choose(program: Program, machine: Machine, walkers: tuple[Program, ...]) -> Choice:
+_found: dict[int, tuple[Unit, Engine | None, str]] = {}
+
+
+def choose(unit: Unit, program: Program, machine: Machine, *, compiling: bool) -> Choice:
     """Return the fastest engine that can run a program on a guest.
 
     Args:
+        unit: What the program is compiled with.
         program: The probe.
         machine: The guest.
-        walkers: Those that the probe's object has; the guest's is one of them.
+        compiling: Whether to wait for a compiler where no object is at hand.
     """
-    from yamori.llview.native import host_extents  # noqa: PLC0415  the interpreter needs no ctypes
+    from yamori.llview.native import readable  # noqa: PLC0415  the interpreter needs no ctypes
 
-    if host_extents(machine.memory) is None:
-        return Choice(_INTERPRETER, "this memory can only be read by Python")
-    names = (id(program), *map(id, walkers))
-    if names not in _found:
-        _found[names] = _native(program, walkers), (program, *walkers)  # kept, so that their ids stay theirs
-    return _found[names][0]
+    if readable(machine.memory) is None:
+        return Choice(_INTERPRETER, machine, "this memory can only be read by Python")
+    if id(unit) not in _found:
+        engine, why = _native(unit, compiling=compiling)
+        _found[id(unit)] = unit, engine, why  # the unit is kept, so that its id stays its own
+    _, engine, why = _found[id(unit)]
+    if engine is None or program not in unit.probes:
+        return Choice(_INTERPRETER, machine, why)
+    walker = next((walker for walker in unit.walkers if walker.name == machine.walker.name), machine.walker)
+    return Choice(engine, replace(machine, walker=walker), why)
 
 
-def _native(program: Program, walkers: tuple[Program, ...]) -> Choice:
+def _native(unit: Unit, *, compiling: bool) -> tuple[Engine | None, str]:
     from yamori.llview import objects  # noqa: PLC0415  as above
-    from yamori.llview.c_backend import Unit, c_source  # noqa: PLC0415
     from yamori.llview.native import Native, NativeError  # noqa: PLC0415
 
-    unit = Unit(program.name, (program,), walkers)
-    with objects.find(c_source(unit)) as found:
+    text = "" if unit.object else c_source(unit)
+    with objects.find(text, name=unit.object, compiling=compiling) as found:
         if found.path is None:
-            return Choice(_INTERPRETER, found.why)
+            return None, found.why
         try:
-            return Choice(Native(unit, found.path), found.why)
+            return Native(unit, found.path), found.why
         except NativeError as error:
-            return Choice(_INTERPRETER, str(error))
+            return None, str(error)

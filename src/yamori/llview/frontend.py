@@ -341,10 +341,7 @@ class Statements(Calls):
                 self.fail(f"rows have no field {name!r}", expression, hint=f"there are {', '.join(known)}")
         if missing := [field.name for field in row if field.name not in fields and not field.nullable]:
             self.fail(f"the row lacks {', '.join(missing)}", node)
-        values: list[tuple[Value | None, ir.Expression | None]] = []
-        for field in row:
-            values.append(self._field(fields[field.name], field) if field.name in fields else (None, None))
-        self._emit(values)
+        self._emit([self._field(fields[f.name], f) if f.name in fields else (None, None) for f in row])
 
     def _field(self, node: ast.expr, field: ir.RowField) -> tuple[Value | None, ir.Expression | None]:
         """Return a field's value and the condition for it."""

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from yamori.errors import YamoriError
 from yamori.llview import layout
@@ -18,7 +18,7 @@ from yamori.llview.faults import MOST_TROUBLES, Code, FaultRecord, TroubleRecord
 from yamori.llview.ir import Program
 from yamori.llview.machine import DEFAULT_BUDGET, Event, Machine, Outcome, SlotFill
 from yamori.llview.packed_rows import unpack
-from yamori.memory.physical import HostExtent, PhysicalMemory
+from yamori.memory.physical import HostExtent, PhysicalMemory, host_extents
 
 _WORD = (1 << 64) - 1
 _FIRST_ROWS = 1024
@@ -29,21 +29,17 @@ class NativeError(YamoriError):
     """An object, or a memory, that native code cannot run with."""
 
 
-class _Extended(Protocol):
-    def extents(self) -> Sequence[HostExtent]: ...
-
-
 def words(values: Sequence[int]) -> array[int]:
     """Return integers as 64-bit words, cut to them; never empty, so that it has an address."""
     return array("Q", [int(value) & _WORD for value in values] or [0])
 
 
-def host_extents(memory: PhysicalMemory) -> Sequence[HostExtent] | None:
+def readable(memory: PhysicalMemory) -> Sequence[HostExtent] | None:
     """Return where the host keeps a guest's RAM, in ascending order; ``None`` where native code cannot read it."""
-    if not hasattr(memory, "extents"):
+    known = host_extents(memory)
+    if known is None:
         return None
-    extended: _Extended = memory  # type: ignore[assignment]
-    extents = sorted(extended.extents(), key=lambda extent: extent.gpa)
+    extents = sorted(known, key=lambda extent: extent.gpa)
     seams = [extent.gpa + extent.size for extent in extents[:-1] if (extent.gpa + extent.size) % 8]
     # A load may not cross a seam of two extents inside of one region of RAM.
     if any(region.gpa < seam < region.end for seam in seams for region in memory.regions):
@@ -84,7 +80,7 @@ class Native:
         return (
             program in self._unit.probes
             and machine.walker in self._unit.walkers
-            and host_extents(machine.memory) is not None
+            and readable(machine.memory) is not None
         )
 
     def run(
@@ -110,7 +106,7 @@ class Native:
         Raises:
             NativeError: The program, the walker or the memory is none that this unit serves.
         """
-        extents = host_extents(machine.memory)
+        extents = readable(machine.memory)
         if extents is None or program not in self._unit.probes or machine.walker not in self._unit.walkers:
             raise NativeError(f"{program.name}: not compiled, or not for this memory")
         if len(slots) != len(program.slots) or len(arguments) != len(program.parameters):

@@ -94,13 +94,15 @@ def this_machine() -> str:
 
 
 @contextmanager
-def find(text: str) -> Iterator[Found]:
+def find(text: str, *, name: str = "", compiling: bool = True) -> Iterator[Found]:
     """Look for the object of a unit: in the package, in the cache, else compile it.
 
     The path is good inside of the ``with``; what was loaded stays loaded.
 
     Args:
         text: The unit, as ``c_source`` wrote it.
+        name: The object's name, where it is known already: then the text is not needed but for compiling.
+        compiling: Whether to wait for the compiler, seconds for a large unit.
     """
     if os.environ.get("YAMORI_NATIVE") == "0":
         yield Found(None, "YAMORI_NATIVE=0 says so")
@@ -108,7 +110,7 @@ def find(text: str) -> Iterator[Found]:
     if sys.byteorder != "little":
         yield Found(None, "this machine is big-endian")
         return
-    name = f"{key(text)}.so"
+    name = f"{name or key(text)}.so"
     shipped = files("yamori.llview").joinpath("built", this_machine(), name)
     if shipped.is_file():
         with as_file(shipped) as path:
@@ -118,6 +120,9 @@ def find(text: str) -> Iterator[Found]:
         path = directory / name
         if path.is_file():
             yield Found(path, "cache")
+            return
+        if not compiling or not text:
+            yield Found(None, "nothing was compiled ahead for this machine")
             return
         try:
             build(text, path)
@@ -161,6 +166,14 @@ def _compile(command: list[str]) -> None:
     if done.returncode:
         first = next((line for line in done.stderr.splitlines() if "error" in line), "no message")
         raise BuildError(f"the C compiler refused: {first}", where=command[0])
+
+
+def has_compiler(target: Target) -> bool:
+    """Say whether the compiler for a machine is installed."""
+    try:
+        return bool(_compiler(target))
+    except BuildError:
+        return False
 
 
 def _compiler(target: Target | None) -> str:

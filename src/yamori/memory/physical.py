@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from yamori.address import GPA
@@ -68,6 +68,12 @@ class HostExtent(NamedTuple):
     offset: int
     fd: int = -1
     holes: bool = False
+
+
+def host_extents(memory: PhysicalMemory) -> tuple[HostExtent, ...] | None:
+    """Return where the host keeps a guest's RAM; ``None`` where only ``read`` can tell what is in it."""
+    tell: Callable[[], tuple[HostExtent, ...] | None] | None = getattr(memory, "extents", None)
+    return tell() if tell else None
 
 
 def read_some(memory: PhysicalMemory, gpa: int, size: int) -> bytes:

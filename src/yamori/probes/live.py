@@ -324,6 +324,10 @@ class Loaded(int):
 
     owner_: LiveStruct
 
+    def __repr__(self) -> str:
+        first, last = self.owner_.session_.machine.kernel
+        return f"{int(self):#x}" if first <= self <= last else f"{int(self)}"
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)

@@ -8,19 +8,18 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from yamori.address import GPA
 from yamori.errors import Fault
 from yamori.kernel.binding import bind
 from yamori.kernel.kernel import Kernel
+from yamori.llview.c_backend import Unit
 from yamori.llview.engine import choose
 from yamori.llview.faults import Code, FaultRecord, TroubleRecord
-from yamori.llview.frontend import compile_probe
 from yamori.llview.ir import Program
 from yamori.llview.language import Probe
 from yamori.llview.machine import DEFAULT_BUDGET, Machine, Outcome, Value
-from yamori.llview.translate import translate
-from yamori.llview.verify import verify
+from yamori.probes import ahead
 from yamori.records import Result, Row, escape
-from yamori.translation.machine import walkers
 
 R = TypeVar("R", bound=Row)
 
@@ -37,13 +36,29 @@ NANOSECONDS = 1_000_000_000
 
 
 @cache
+def unit_of(probe: Probe, word_size: int) -> Unit:
+    """Return what a probe is compiled with: all built-in ones where it is one of them, else it alone.
+
+    Raises:
+        CompileError: It is not one of the language.
+    """
+    if is_built_in(probe) and (unit := ahead.built(word_size)):
+        return unit
+    return ahead.unit((probe,), word_size)
+
+
 def compiled(probe: Probe, word_size: int) -> Program:
     """Return a probe's program, translated and verified.
 
     Raises:
         CompileError: It is not one of the language.
     """
-    return verify(translate(compile_probe(probe, word_size)))
+    return next(program for program in unit_of(probe, word_size).probes if program.name == probe.name)
+
+
+def is_built_in(probe: Probe) -> bool:
+    """Say whether a probe belongs to Yamori itself."""
+    return probe.function.__module__.startswith("yamori.probes.")
 
 
 def run_probe(kernel: Kernel, probe: Probe, arguments: tuple[int, ...] = ()) -> Result[Any]:
@@ -63,7 +78,7 @@ def run_probe(kernel: Kernel, probe: Probe, arguments: tuple[int, ...] = ()) -> 
     machine = kernel.machine
     program = compiled(probe, machine.word_size)
     slots = bind(program, kernel.profile)
-    chosen = choose(program, machine, walkers(machine.word_size)).engine
+    chosen, machine, _ = choose(unit_of(probe, machine.word_size), program, machine, compiling=not is_built_in(probe))
     started = time.perf_counter()
     best = chosen.run(program, machine, slots, arguments, budget=BUDGET)
     for _ in range(ATTEMPTS - 1):
@@ -71,6 +86,8 @@ def run_probe(kernel: Kernel, probe: Probe, arguments: tuple[int, ...] = ()) -> 
             break
         again = chosen.run(program, machine, slots, arguments, budget=BUDGET)
         best = min(best, again, key=lambda outcome: (outcome.ended is not None, len(outcome.troubles)))
+    if best.ended and best.ended.code == Code.GONE:
+        kernel.memory.read(GPA(best.ended.address), best.ended.value)  # says in its own words what has gone
     rows = list(to_rows(probe.row, best.rows))
     reasons = list(_reasons(program, machine, best))
     return Result(

@@ -15,5 +15,5 @@ from yamori.probes.plist import Tasks, task_struct
 @helper
 def for_each_task(kernel: Tasks) -> Iterator[task_struct]:
     """Go through all processes, oldest first; each by its leading thread."""
-    for task in for_each_entry(kernel.init_task.tasks, task_struct, "tasks"):
+    for task in for_each_entry(kernel.init_task.tasks, task_struct, "tasks"):  # noqa: UP028  the language has `yield`
         yield task

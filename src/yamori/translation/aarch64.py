@@ -99,6 +99,7 @@ class AArch64(TableGeometry):
             self.page_shift,
             self.pa_bits,
             LARGEST_BLOCK[self.page_shift, self.pa_bits],
+            address_mask(self.page_shift, self.pa_bits),
         )
 
     @property
@@ -140,6 +141,15 @@ def start_shift(page_shift: int, bits: int) -> int:
     return page_shift + (bits - page_shift - 1) // stride * stride
 
 
+def address_mask(page_shift: int, pa_bits: int) -> int:
+    """Return the bits of an output address that stand in their own place in a descriptor (D8.3).
+
+    They end at bit 49 with FEAT_LPA2, else at bit 47.
+    """
+    bits = 50 if pa_bits == 52 and page_shift != 16 else 48
+    return (1 << bits) - (1 << page_shift)
+
+
 @walker
 def walk(  # noqa: PLR0917  the numbers of a geometry
     root: u64,
@@ -151,11 +161,12 @@ def walk(  # noqa: PLR0917  the numbers of a geometry
     page_shift: u64,
     pa_bits: u64,
     largest: u64,
+    address: u64,
 ) -> Mapping:
     """Translate ``gva`` from the table at ``root``, which is that of the address's half (D8.2).
 
     ``kernel_bits`` and ``user_bits`` are the sizes of the halves, the two shifts those of their first tables,
-    ``largest`` that of the largest block.
+    ``largest`` that of the largest block, ``address`` the bits of an output address that stand in their own place.
 
     The access flag is not looked at: Linux clears it to learn which pages are in use, and they stay where they are.
     The contiguous bit is a hint to the TLB and changes nothing here.
@@ -169,28 +180,29 @@ def walk(  # noqa: PLR0917  the numbers of a geometry
         shift = user_shift
     offset = gva & ((u64(1) << bits) - 1)
     stride = page_shift - 3
+    last = (u64(1) << stride) - 1
     entry = phys_u64(root + (offset >> shift) * 8)
     inherited: u64 = 0
     while shift > page_shift and entry & 3 == 3:
         inherited |= entry
         shift -= stride
-        entry = phys_u64(output(entry, page_shift, pa_bits) + (offset >> shift & ((u64(1) << stride) - 1)) * 8)
+        entry = phys_u64(output(entry, page_shift, pa_bits, address) + (offset >> shift & last) * 8)
     if entry & 3 != (3 if shift == page_shift else 1):
         stop("an entry is invalid", entry)
     if shift != page_shift and shift > largest:
         stop("an entry is a block, which its level cannot have", entry)
-    base = output(entry, page_shift, pa_bits) >> shift << shift
+    base = output(entry, page_shift, pa_bits, address) >> shift << shift
     return leaf(gva, base, entry, inherited, u64(1) << shift)
 
 
 @helper
-def output(entry: u64, page_shift: u64, pa_bits: u64) -> u64:
+def output(entry: u64, page_shift: u64, pa_bits: u64, address: u64) -> u64:
     """Return the output address of a descriptor (D8.3). Bits that are RES0 are ignored, as CPUs do."""
     if pa_bits == 48:
-        return (entry & 0xFFFF_FFFF_FFFF) >> page_shift << page_shift
+        return entry & address
     if page_shift == 16:
-        return (entry & 0xFFFF_FFFF_0000) | (entry >> 12 & 0xF) << 48
-    return (entry & 0x3_FFFF_FFFF_FFFF) >> page_shift << page_shift | (entry >> 8 & 3) << 50
+        return (entry & address) | (entry >> 12 & 0xF) << 48
+    return (entry & address) | (entry >> 8 & 3) << 50
 
 
 @helper

@@ -126,8 +126,8 @@ class TableGeometry(ABC):
 
     def walk(self, loads: Loads, root: GPA, gva: GVA) -> Mapping:
         """Translate one address; see ``Geometry``."""
-        gpa, size, writable, executable, user = compiled(self.walker)(loads, root, gva, *self.parameters)
-        return Mapping(gpa, size, bool(writable), bool(executable), bool(user))
+        walk, parameters = bound(self)
+        return Mapping._make(walk(loads, root, gva, *parameters))
 
 
 @cache
@@ -140,6 +140,12 @@ def program(walk: Walker) -> Program:
 def compiled(walk: Walker) -> Callable[..., tuple[int, ...]]:
     """Return a walker as a function of ``(loads, root, gva, *parameters)``."""
     return interpreter.walker(program(walk))
+
+
+@cache
+def bound(geometry: TableGeometry) -> tuple[Callable[..., tuple[int, ...]], tuple[int, ...]]:
+    """Return a geometry's walk and parameters: discovery walks often, and working them out costs as much as a load."""
+    return compiled(geometry.walker), geometry.parameters
 
 
 class Format(Protocol):
