@@ -91,8 +91,8 @@ PLACES = st.integers(0, (1 << 40) - 1).map(lambda number: number * 0x9E_3779_B97
 
 @st.composite
 def tables(draw: st.DrawFn) -> Tables:
-    made = Tables(draw(st.integers(0, 0x3FFFE)) * 0x4000)
-    bases = draw(st.lists(st.integers(0, (1 << 32) - 1), min_size=1, max_size=2))
+    made = Tables(draw(JUNK) >> 16 << 16)
+    bases = draw(st.lists(JUNK, min_size=1, max_size=2))
     for _ in range(draw(st.integers(1, 12))):
         size = draw(st.sampled_from([SMALL, LARGE, SECTION, SUPERSECTION]))
         gva = (draw(st.sampled_from(bases)) ^ draw(st.integers(0, 3)) << draw(st.integers(12, 30))) & -size
@@ -149,6 +149,10 @@ def forms() -> Iterator[Case]:
             yield Case(ArmShort(), memory_of(first, second), 0, gva, expected)
     for first, second in (*RESERVED, (0, 0), (0x400 | 4, 0), (0x4001, 0), (0x4001, 0x10), (0x4001, 0xFFFF_FFFC)):
         yield Case(ArmShort(), memory_of(first, second), 0, 0, None)
+    for gva in (0, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF):
+        yield Case(
+            ArmShort(), memory_of(0x8000_0402), 0, gva, (0x8000_0000 | gva & SECTION - 1, SECTION, True, True, False)
+        )
     for beyond in (1 << 32, 1 << 33, (1 << 64) - 1):
         yield Case(ArmShort(), memory_of(0x402, 0x402), 0, beyond, None)
 

@@ -82,7 +82,7 @@ TABLE_FLAGS = st.sampled_from([0, 0, *(1 << bit for bit in (1, 2, 5, 6, 9, 52, 6
 def tables(draw: st.DrawFn) -> Tables:
     levels = draw(st.sampled_from([4, 5]))
     made = Tables(draw(st.integers(0, 0xFF_FFFF_0000)) << 12, levels)
-    bases = draw(st.lists(st.integers(0, (1 << 64) - 1), min_size=1, max_size=2))
+    bases = draw(st.lists(FLAGS, min_size=1, max_size=2))
     for _ in range(draw(st.integers(1, 12))):
         size = draw(st.sampled_from([GIB, TWO_MIB, PAGE, PAGE]))
         gva = (draw(st.sampled_from(bases)) ^ draw(st.integers(0, 3)) << draw(st.integers(12, 57))) & -size
