@@ -15,7 +15,8 @@ from tests.kernel.synthetic import ARM, ARM64, X86, Machine, build
 from yamori.cli import app as entry
 from yamori.cli import llview, output
 from yamori.llview import objects
-from yamori.llview.c_backend import Unit, c_source
+from yamori.llview.c_backend import c_source
+from yamori.llview.unit import Unit
 from yamori.translation.machine import walkers
 
 

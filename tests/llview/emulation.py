@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from yamori.llview import layout
-from yamori.llview.c_backend import Unit, c_source, row_layout
+from yamori.llview.c_backend import c_source
 from yamori.llview.faults import MOST_TROUBLES, Code
 from yamori.llview.ir import Program
 from yamori.llview.machine import DEFAULT_BUDGET, Machine, Outcome, SlotFill
 from yamori.llview.native import new_context, read_outcome, slot_words, words
 from yamori.llview.objects import FLAGS, TARGETS
+from yamori.llview.unit import Unit, row_layout
 from yamori.memory.physical import PhysicalMemory
 
 CODE, DATA, STACK, RAM = 0x10000, 0x1000_0000, 0x3000_0000, 0x4000_0000

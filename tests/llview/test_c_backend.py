@@ -9,9 +9,10 @@ import pytest
 from tests.llview.native_programs import P, every_statement, flat_walker, list_probe
 
 from yamori.llview import ir
-from yamori.llview.c_backend import Unit, c_source, essence, host_source, row_layout
+from yamori.llview.c_backend import c_source, essence, host_source
 from yamori.llview.ir import END, U64, Local, Program
 from yamori.llview.objects import FLAGS, TARGETS, key
+from yamori.llview.unit import Unit, row_layout
 from yamori.llview.verify import VerifyError
 
 

@@ -20,12 +20,13 @@ from tests.llview.native_programs import (
     with_geometry,
 )
 
-from yamori.llview.c_backend import Unit, c_source
+from yamori.llview.c_backend import c_source
 from yamori.llview.interpreter import Interpreter
 from yamori.llview.ir import Program
 from yamori.llview.machine import Machine, SlotFill
 from yamori.llview.native import Native
 from yamori.llview.objects import build
+from yamori.llview.unit import Unit
 
 WALKER = flat_walker()
 

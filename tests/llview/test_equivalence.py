@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from tests.llview.emulation import CPUS, Emulated, needed
 from tests.llview.ir_builder import WALKERS, Case, cases, run
 
-from yamori.llview.c_backend import Unit, c_source
+from yamori.llview.c_backend import c_source
 from yamori.llview.interpreter import Interpreter
 from yamori.llview.machine import Engine, SlotFill
 from yamori.llview.native import Native
 from yamori.llview.objects import build
+from yamori.llview.unit import Unit
 
 PROGRAMS, ROUNDS = 60, 6
 

@@ -33,12 +33,13 @@ from tests.llview.native_programs import (
 from yamori.address import GPA
 from yamori.hypervisors.vm import RamSegment
 from yamori.llview import ir, layout, native, objects
-from yamori.llview.c_backend import Unit, c_source
+from yamori.llview.c_backend import c_source
 from yamori.llview.faults import MOST_TROUBLES, Code, FaultRecord, TroubleRecord
 from yamori.llview.interpreter import Interpreter
 from yamori.llview.ir import BOOL, U64, Local, Program
 from yamori.llview.machine import SlotFill
 from yamori.llview.native import Native, NativeError
+from yamori.llview.unit import Unit
 from yamori.memory.host import HostMemory
 from yamori.memory.physical import BytesMemory, Region
 

@@ -13,10 +13,11 @@ from yamori.kernel.binding import bind
 from yamori.kernel.discovery import discover
 from yamori.kernel.kernel import Kernel
 from yamori.llview import objects
-from yamori.llview.c_backend import Unit, c_source
+from yamori.llview.c_backend import c_source
 from yamori.llview.interpreter import Interpreter
 from yamori.llview.machine import Engine, Outcome
 from yamori.llview.native import Native
+from yamori.llview.unit import Unit
 from yamori.probes import ahead
 from yamori.probes.plist import tasks
 from yamori.probes.syscall import entries, find_table

@@ -225,8 +225,22 @@ def test_level_3_entry_of_block_type_is_reserved() -> None:
         AArch64(12, 34, 34).walk(PhysicalLoads(BytesMemory({**LEVEL_3_BLOCK})), GPA(0), GVA(0))
 
 
+def single_bits() -> Iterator[Case]:
+    """Yield pages at the highest addresses that there are, with one bit of the leaf or of its tables set."""
+    bits = (2, 6, 7, 8, 9, 12, 13, 14, 15, 49, 51, 53, 54, 58, 59, 60, 61, 62, 63)
+    gva = 0xFFFF_8000_1234_5678
+    for granule, pa_bits in LEAVES:
+        shape = AArch64(granule, 16, 16, pa_bits)
+        low = INDEX_BITS[granule][3][0]
+        for flags, table_flags in [*((1 << bit, 0) for bit in bits), *((1 << 6, 1 << bit) for bit in bits)]:
+            made = Tables(granule, 48, pa_bits, (1 << pa_bits) - (1 << 24))
+            made.map(gva, 3, ((1 << pa_bits) - 1) >> low << low, flags, table_flags)
+            yield from cases(Half(shape, KERNEL, made), set())
+
+
 def forms() -> Iterator[Case]:
-    """Yield what random tables do not hold: reserved forms, and addresses of neither half."""
+    """Yield what random tables seldom hold: each bit alone, reserved forms, and addresses of neither half."""
+    yield from single_bits()
     for shape, bits in NO_BLOCKS:
         yield Case(shape, full_of(0x401, 64 - shape.t1sz - bits), 0, (1 << 64) - 1, None)
     yield Case(AArch64(12, 34, 34), BytesMemory({**LEVEL_3_BLOCK}), 0, 0, None)
@@ -237,6 +251,11 @@ def forms() -> Iterator[Case]:
             yield Case(AArch64(12, 64 - kernel, 64 - user), itself, 0, gva, (gva & 0xFFF, 4096, True, True, False))
         for gva in (1 << user, 1 << 63, (1 << 64) - (1 << kernel) - 1):
             yield Case(AArch64(12, 64 - kernel, 64 - user), itself, 0, gva, None)
+
+
+def test_forms() -> None:
+    for case in forms():
+        assert found(case) == case.expected
 
 
 def test_52_bit_kernel_on_a_48_bit_cpu_with_64k_pages() -> None:

@@ -137,7 +137,12 @@ def test_reserved_forms_fault(entries: list[int], reason: str) -> None:
 
 
 def forms() -> Iterator[Case]:
-    """Yield what random tables seldom hold: reserved forms, and addresses at the edges of the halves."""
+    """Yield what random tables seldom hold: each bit alone, reserved forms, addresses at the edges."""
+    for size in (GIB, TWO_MIB, PAGE):
+        for flags, table_flags in ((f, t) for bit in range(64) for f, t in ((1 << bit, 0), (6, 1 << bit & IN_ENTRY))):
+            made = Tables((1 << 52) - (1 << 20), 4)
+            made.map(0xFFFF_8000_D234_5000 & -size, size, (1 << 52) - size, flags, table_flags)
+            yield from cases(made, set())
     for entries, _ in RESERVED:
         yield Case(X86Paging(4), memory_of(entries), 0x1000, 0, None)
     itself = BytesMemory({0: (3).to_bytes(8, "little") * 512})
@@ -145,6 +150,11 @@ def forms() -> Iterator[Case]:
         for gva in edges(12 + 9 * shape.levels):
             mapped = canonical(gva, shape.levels) == gva
             yield Case(shape, itself, 0, gva, (gva & 0xFFF, PAGE, True, True, False) if mapped else None)
+
+
+def test_forms() -> None:
+    for case in forms():
+        assert found(case) == case.expected
 
 
 @pytest.mark.parametrize("shape", list(geometries()), ids=str)

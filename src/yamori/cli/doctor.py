@@ -90,7 +90,19 @@ def _steps(guest: Guest) -> list[Step]:
     except (ProfileError, Fault) as error:
         found, where, sure = str(error), "", "missing"
     step = Step("system-call table", found, where, sure, time.perf_counter() - started)
-    return [*guest.profile.steps, step]
+    return [*guest.profile.steps, step, _engine(guest)]
+
+
+def _engine(guest: Guest) -> Step:
+    """Return what runs the probes: native code, or the interpreter and why."""
+    from yamori.kernel.profile import Step  # noqa: PLC0415  as above
+    from yamori.probes.plist import tasks  # noqa: PLC0415
+    from yamori.probes.run import engine_of  # noqa: PLC0415
+
+    started = time.perf_counter()
+    native, why = engine_of(guest.kernel, tasks)
+    found = f"native code ({why})" if native else f"the interpreter, about fifty times slower: {why}"
+    return Step("probes run by", found, "", "stated", time.perf_counter() - started)
 
 
 def _members(guest: Guest) -> list[tuple[str, str, str]]:

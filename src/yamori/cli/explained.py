@@ -67,7 +67,8 @@ class Explained:
 
     def c(self) -> str:
         """Return the C text, of the probe alone or with the walker of the guest."""
-        from yamori.llview.c_backend import Unit, c_source  # noqa: PLC0415  as above
+        from yamori.llview.c_backend import c_source  # noqa: PLC0415  as above
+        from yamori.llview.unit import Unit  # noqa: PLC0415  as above
 
         walkers = (self.guest.kernel.machine.walker,) if self.guest else ()
         files = {function.file for function in self.functions}

@@ -237,7 +237,8 @@ def build(
     `yamori ids run` finds them by their names.
     """
     from yamori.llview import objects, registry  # noqa: PLC0415  `yamori --help` need not wait for them
-    from yamori.llview.c_backend import Unit, c_source  # noqa: PLC0415
+    from yamori.llview.c_backend import c_source  # noqa: PLC0415
+    from yamori.llview.unit import Unit  # noqa: PLC0415
     from yamori.translation.machine import walkers  # noqa: PLC0415
 
     out.mkdir(parents=True, exist_ok=True)

@@ -9,56 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import PurePath
-from typing import NamedTuple
 
 from yamori.llview.c_function import Function
-from yamori.llview.ir import IntType, Program
+from yamori.llview.ir import Program
 from yamori.llview.layout import C_TEXT, GEOMETRY_WORDS
+from yamori.llview.unit import Unit
 from yamori.llview.verify import VerifyError, verify
 
 _RULER = "/* " + "-" * 110 + " */"
 _MOST_FIELDS = 64
 """A row says in one word which of its fields are present."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What is compiled together.
-
-    Attributes:
-        name: A file name.
-        probes: All of one word size.
-        walkers: One of them serves a run.
-        object: The name of its object, where it was built already: its C text need not be written again.
-    """
-
-    name: str
-    probes: tuple[Program, ...]
-    walkers: tuple[Program, ...]
-    object: str = ""
-
-
-class RowLayout(NamedTuple):
-    """How a row lies in memory: a word of bits, one for each present field, then the fields.
-
-    An integer takes a word, extended by its sign; a text takes its length, rounded up to words.
-
-    Attributes:
-        words: Words of each field.
-        stride: Bytes of a row.
-    """
-
-    words: tuple[int, ...]
-    stride: int
-
-
-def row_layout(program: Program) -> RowLayout:
-    """Return how the rows of a program lie in memory."""
-    words = [1 if isinstance(field.type, IntType) else -(-field.type // 8) for field in program.row]
-    return RowLayout(tuple(words), 8 * (1 + sum(words)))
 
 
 def c_source(unit: Unit, sources: Mapping[str, Sequence[str]] | None = None) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from yamori.llview.c_backend import Unit, c_source
 from yamori.llview.interpreter import Interpreter
 from yamori.llview.ir import Program
 from yamori.llview.machine import Engine, Machine
+from yamori.llview.unit import Unit
 
 _INTERPRETER = Interpreter()
 
@@ -53,11 +53,17 @@ def choose(unit: Unit, program: Program, machine: Machine, *, compiling: bool) -
     return Choice(engine, replace(machine, walker=walker), why)
 
 
+def _text(unit: Unit) -> str:
+    from yamori.llview.c_backend import c_source  # noqa: PLC0415  what was built ahead needs no C
+
+    return c_source(unit)
+
+
 def _native(unit: Unit, *, compiling: bool) -> tuple[Engine | None, str]:
     from yamori.llview import objects  # noqa: PLC0415  as above
     from yamori.llview.native import Native, NativeError  # noqa: PLC0415
 
-    text = "" if unit.object else c_source(unit)
+    text = "" if unit.object else _text(unit)
     with objects.find(text, name=unit.object, compiling=compiling) as found:
         if found.path is None:
             return None, found.why

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from yamori.errors import YamoriError
 from yamori.llview import layout
-from yamori.llview.c_backend import RowLayout, Unit, row_layout
 from yamori.llview.faults import MOST_TROUBLES, Code, FaultRecord, TroubleRecord
 from yamori.llview.ir import Program
 from yamori.llview.machine import DEFAULT_BUDGET, Event, Machine, Outcome, SlotFill
 from yamori.llview.packed_rows import unpack
+from yamori.llview.unit import RowLayout, Unit, row_layout
 from yamori.memory.physical import HostExtent, PhysicalMemory, host_extents
 
 _WORD = (1 << 64) - 1

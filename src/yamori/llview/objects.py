@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from yamori.errors import YamoriError
-from yamori.llview.c_backend import essence, host_source
 
 FLAGS: Final = (
     *("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wconversion", "-Wshadow"),
@@ -81,6 +80,8 @@ class Found(NamedTuple):
 
 def key(text: str) -> str:
     """Return the name of the object that a unit's C text becomes."""
+    from yamori.llview.c_backend import essence, host_source  # noqa: PLC0415  what was built ahead needs no C
+
     parts = "\0".join([essence(text), essence(host_source()), *FLAGS, *LINK_FLAGS])
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
@@ -143,6 +144,8 @@ def build(text: str, path: Path, target: Target | None = None) -> Path:
     Raises:
         BuildError: There is no compiler, or it refused.
     """
+    from yamori.llview.c_backend import host_source  # noqa: PLC0415  as above
+
     compiler = _compiler(target)
     flags = [*FLAGS, *(target.flags if target else ()), *LINK_FLAGS]
     try:

@@ -7,9 +7,9 @@ from functools import lru_cache
 from itertools import chain, repeat
 from struct import Struct
 
-from yamori.llview.c_backend import RowLayout
 from yamori.llview.ir import BOOL, IntType, RowField
 from yamori.llview.machine import Value
+from yamori.llview.unit import RowLayout
 
 _CHUNK = 256
 """Rows whose texts one call takes out: half the time of a call for each."""

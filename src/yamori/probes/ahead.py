@@ -18,11 +18,8 @@ from pathlib import Path
 from typing import cast
 
 from yamori.llview import objects
-from yamori.llview.c_backend import Unit, c_source
-from yamori.llview.frontend import compile_probe
 from yamori.llview.language import Probe
-from yamori.llview.translate import translate
-from yamori.llview.verify import verify
+from yamori.llview.unit import Unit
 from yamori.translation.machine import walkers
 
 MODULES = ("plist", "syscall")
@@ -54,6 +51,10 @@ def unit(chosen: tuple[Probe, ...], word_size: int) -> Unit:
     Raises:
         CompileError: One is not of the language.
     """
+    from yamori.llview.frontend import compile_probe  # noqa: PLC0415  what was built ahead is not compiled
+    from yamori.llview.translate import translate  # noqa: PLC0415
+    from yamori.llview.verify import verify  # noqa: PLC0415
+
     programs = tuple(verify(translate(compile_probe(probe, word_size))) for probe in chosen)
     return Unit(f"{'_'.join(program.name for program in programs)}_{word_size * 8}", programs, walkers(word_size))
 
@@ -76,6 +77,8 @@ def _sources() -> str:
 
 def build(folder: Path, targets: list[objects.Target | None]) -> None:
     """Build the objects and the programs into a folder, and remove what is there of older sources."""
+    from yamori.llview.c_backend import c_source  # noqa: PLC0415  as above
+
     machines = [target.name if target else objects.this_machine() for target in targets]
     if all(_is_built(folder, word_size, machines) for word_size in WORD_SIZES):
         return

@@ -12,12 +12,13 @@ from yamori.address import GPA
 from yamori.errors import Fault
 from yamori.kernel.binding import bind
 from yamori.kernel.kernel import Kernel
-from yamori.llview.c_backend import Unit
 from yamori.llview.engine import choose
 from yamori.llview.faults import Code, FaultRecord, TroubleRecord
+from yamori.llview.interpreter import Interpreter
 from yamori.llview.ir import Program
 from yamori.llview.language import Probe
 from yamori.llview.machine import DEFAULT_BUDGET, Machine, Outcome, Value
+from yamori.llview.unit import Unit
 from yamori.probes import ahead
 from yamori.records import Result, Row, escape
 
@@ -99,6 +100,14 @@ def run_probe(kernel: Kernel, probe: Probe, arguments: tuple[int, ...] = ()) -> 
         elapsed_s=time.perf_counter() - started,
         notes=[*kernel.profile.doubts],
     )
+
+
+def engine_of(kernel: Kernel, probe: Probe) -> tuple[bool, str]:
+    """Say whether native code runs a probe on a guest, and where it came from or why there is none."""
+    machine = kernel.machine
+    unit, program = unit_of(probe, machine.word_size), compiled(probe, machine.word_size)
+    chosen = choose(unit, program, machine, compiling=not is_built_in(probe))
+    return not isinstance(chosen.engine, Interpreter), chosen.why
 
 
 def _reasons(program: Program, machine: Machine, outcome: Outcome) -> Iterator[str]:

@@ -9,10 +9,8 @@ from typing import NamedTuple, Protocol
 
 from yamori.address import GPA, GVA
 from yamori.llview import interpreter
-from yamori.llview.frontend import compile_walker
 from yamori.llview.ir import Program
 from yamori.llview.language import Walker
-from yamori.llview.verify import verify
 
 
 class Loads(Protocol):
@@ -133,6 +131,9 @@ class TableGeometry(ABC):
 @cache
 def program(walk: Walker) -> Program:
     """Return a walker's program, verified."""
+    from yamori.llview.frontend import compile_walker  # noqa: PLC0415  importing Yamori compiles nothing
+    from yamori.llview.verify import verify  # noqa: PLC0415
+
     return verify(compile_walker(walk))
 
 
