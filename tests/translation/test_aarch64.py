@@ -232,7 +232,9 @@ def single_bits() -> Iterator[Case]:
     for granule, pa_bits in LEAVES:
         shape = AArch64(granule, 16, 16, pa_bits)
         low = INDEX_BITS[granule][3][0]
-        for flags, table_flags in [*((1 << bit, 0) for bit in bits), *((1 << 6, 1 << bit) for bit in bits)]:
+        for flags, table_flags in (
+            (f, t) for bit in bits for f, t in ((1 << bit, 0), (0, 1 << bit), (1 << 6, 1 << bit))
+        ):
             made = Tables(granule, 48, pa_bits, (1 << pa_bits) - (1 << 24))
             made.map(gva, 3, ((1 << pa_bits) - 1) >> low << low, flags, table_flags)
             yield from cases(Half(shape, KERNEL, made), set())

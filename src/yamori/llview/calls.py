@@ -15,7 +15,7 @@ from yamori.llview.expressions import Expressions
 from yamori.llview.ir import BOOL, U32, U64, IntType
 from yamori.llview.language import Helper, Scalar, Struct
 from yamori.llview.lowering import MOST_INLINED, Frame
-from yamori.llview.types import Scope, StructType, resolve
+from yamori.llview.types import PtrType, Scope, StructType, resolve
 from yamori.llview.values import (
     Constant,
     GuestArray,
@@ -224,14 +224,15 @@ class Calls(Expressions):
         return Number(ir.SlotValue(slot, "exists"))
 
     def address_of(self, node: ast.Call) -> Value:
-        """``address_of(task)``; of a member nothing is loaded."""
+        """``address_of(task)``; of a pointer what it points to, of any other member its place, which loads nothing."""
         argument = node.args[0]
         if isinstance(argument, ast.Attribute):
             owner = self.value(argument.value)
-            if isinstance(owner, Reference):
-                return Number(self.offset(owner.address, self.declared(owner, argument)[1]))
-            if isinstance(owner, Symbols):
-                return Number(self.cast(ir.SlotValue(self.declared(owner, argument)[1], "offset"), self.word))
+            if isinstance(owner, Reference | Symbols):
+                kind, slot = self.declared(owner, argument)
+                if not isinstance(kind, PtrType):
+                    base = owner.address if isinstance(owner, Reference) else ir.Const(0, self.word)
+                    return Number(self.offset(base, slot))
         return Number(self.address(argument))
 
     def at_(self, node: ast.Call) -> Value:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, cast
 from yamori.llview import ir
 from yamori.llview.ir import BOOL, U64, IntType
 from yamori.llview.language import TEXT_BYTES, Kernel, Named, Struct
-from yamori.llview.lowering import Lowering
+from yamori.llview.lowering import Lowering, promoted
 from yamori.llview.types import ArrayType, PtrType, StructType, TextType, Type, member_type
 from yamori.llview.values import (
     Constant,
@@ -270,7 +270,7 @@ class Expressions(Lowering):
         left, right = self.value(node.left), self.value(node.right)
         if isinstance(left, Constant) and isinstance(right, Constant):
             return self._folded(node, operator, left.value, right.value)
-        one, other = Number(self.number(left, node.left)), Number(self.number(right, node.right))
+        one, other = self._pair(left, right, node)
         if operator in {"<<", ">>"}:
             kind = one.type if one.type.bits >= 32 else ir.U32 if not one.type.signed else ir.S32
             if isinstance(one.expression, ir.Const):
@@ -283,6 +283,15 @@ class Expressions(Lowering):
         if operator in {"//", "%"} and kind.signed:
             self.fail("only unsigned numbers can be divided", node.left, hint="say u64(...)")
         return Number(ir.Binary(operator, self.cast(one.expression, kind), self.cast(other.expression, kind), kind))
+
+    def _pair(self, left: Value, right: Value, node: ast.AST) -> tuple[Number, Number]:
+        """Return two numbers; one that is written in the source has the other's type where it fits."""
+        numbers = [Number(self.number(value, node)) for value in (left, right)]
+        for index, value in enumerate((left, right)):
+            kind = promoted(numbers[1 - index].type)
+            if isinstance(value, Constant) and not isinstance(value.value, bool) and self.fits(numbers[index], kind):
+                numbers[index] = Number(self.cast(numbers[index].expression, kind))
+        return numbers[0], numbers[1]
 
     def _folded(self, node: ast.BinOp, operator: str, left: Any, right: Any) -> Value:
         if not isinstance(left, int) or not isinstance(right, int):
@@ -339,7 +348,7 @@ class Expressions(Lowering):
         if any(isinstance(one, Reference | Pointer) for one in pair):
             self._comparable(left, right, operator, node)
             return ir.Compare(operator, self.number(left, node, self.word), self.number(right, node, self.word))
-        one, other = Number(self.number(left, node)), Number(self.number(right, node))
+        one, other = self._pair(left, right, node)
         if one.type == other.type:
             return ir.Compare(operator, one.expression, other.expression)
         kind = self.common(one, other, node)

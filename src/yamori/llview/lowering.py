@@ -199,10 +199,10 @@ class Lowering:
         """
         for one, other in ((left, right), (right, left)):
             if isinstance(one.expression, ir.Const):
-                kind = _promoted(other.type)
+                kind = promoted(other.type)
                 if self.fits(one, kind):
                     return kind
-        kinds = [_promoted(left.type), _promoted(right.type)]
+        kinds = [promoted(left.type), promoted(right.type)]
         bits = max(kind.bits for kind in kinds)
         if kinds[0].signed == kinds[1].signed:
             return IntType(bits, kinds[0].signed)
@@ -216,5 +216,6 @@ class Lowering:
         return wide
 
 
-def _promoted(kind: IntType) -> IntType:
+def promoted(kind: IntType) -> IntType:
+    """Return the type that arithmetic on one number is done in: 32 bits at least."""
     return kind if kind.bits >= 32 else IntType(32, kind.signed) if kind != BOOL else U32
