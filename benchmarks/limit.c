@@ -153,20 +153,14 @@ static inline int load_comm(struct guest *g, uint64_t gva, uint64_t comm[2])
 {
     comm[0] = comm[1] = 0;
     for (unsigned int at = 0; at < 16;) {
-        unsigned int size = gva & 7 ? 1 : 8;
+        unsigned int size = (gva & 7) || at > 8 ? 1 : 8;
         uint64_t part;
 
         if (load(g, gva, size, &part))
             return 1;
-        if (size == 8) {
-            comm[at / 8] = part;
-            if (has_nul(part))
-                return 0;
-        } else {
-            comm[at / 8] |= part << (8 * (at % 8));
-            if (!part)
-                return 0;
-        }
+        __builtin_memcpy((uint8_t *)comm + at, &part, size);
+        if (size == 8 ? has_nul(part) : !part)
+            return 0;
         at += size;
         gva += size;
     }
