@@ -145,6 +145,9 @@ class Result(Generic[R]):
 
 def escape(text: bytes) -> str:
     """Return bytes that the guest chose as printable ASCII, everything else escaped as in C."""
+    plain = text.decode("latin-1")
+    if plain.isascii() and plain.isprintable() and "\\" not in plain:
+        return plain
     return "".join(chr(byte) if 0x20 <= byte < 0x7F and byte != 0x5C else f"\\x{byte:02x}" for byte in text)
 
 

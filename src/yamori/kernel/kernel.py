@@ -6,9 +6,11 @@ from functools import cached_property
 
 from yamori.address import GPA, GVA
 from yamori.errors import Fault, YamoriError
+from yamori.kernel.binding import bind
 from yamori.kernel.profile import Profile
 from yamori.kernel.types import Member
-from yamori.llview.machine import Machine
+from yamori.llview.ir import Program
+from yamori.llview.machine import Machine, SlotFill
 from yamori.memory.physical import PhysicalMemory
 from yamori.translation.machine import machine
 from yamori.translation.space import AddressSpace
@@ -87,6 +89,7 @@ class Kernel:
         self.space = AddressSpace(memory, profile.root.geometry, GPA(profile.root.gpa))
         self.troubles: list[str] = []
         self.notes: list[str] = []
+        self._bound: dict[int, tuple[Program, list[SlotFill]]] = {}
         self._members: dict[tuple[str, tuple[str, ...]], Member] = {}
         space = self.space
         self._unsigned = {1: space.u8, 2: space.u16, 4: space.u32, 8: space.u64}
@@ -144,6 +147,17 @@ class Kernel:
         """
         root = self.space.translate(GVA(mm.load("pgd"))).gpa
         return AddressSpace(self.memory, self.profile.root.geometry, GPA(root), user=True)
+
+    def bind(self, program: Program) -> list[SlotFill]:
+        """Return a program's slots, filled from the profile (remembered).
+
+        Raises:
+            ProfileError: Something that it needs is not known of this kernel.
+        """
+        known = self._bound.get(id(program))
+        if known is None:
+            known = self._bound[id(program)] = program, bind(program, self.profile)  # kept: its id stays its own
+        return known[1]
 
     @cached_property
     def machine(self) -> Machine:

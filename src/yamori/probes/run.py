@@ -10,7 +10,6 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from yamori.address import GPA
 from yamori.errors import Fault
-from yamori.kernel.binding import bind
 from yamori.kernel.kernel import Kernel
 from yamori.llview.engine import choose
 from yamori.llview.faults import Code, FaultRecord, TroubleRecord
@@ -78,7 +77,7 @@ def run_probe(kernel: Kernel, probe: Probe, arguments: tuple[int, ...] = ()) -> 
     """
     machine = kernel.machine
     program = compiled(probe, machine.word_size)
-    slots = bind(program, kernel.profile)
+    slots = kernel.bind(program)
     chosen, machine, _ = choose(unit_of(probe, machine.word_size), program, machine, compiling=not is_built_in(probe))
     started = time.perf_counter()
     best = chosen.run(program, machine, slots, arguments, budget=BUDGET)
