@@ -338,7 +338,7 @@ class Function:
             words = 1 if isinstance(field.type, IntType) else -(-field.type // 8)
             if isinstance(value, str):
                 length = self._program.buffers[value]
-                self._add(f"ll_text(row + {at}, {words}, {self._storage[value]}, {length});")
+                self._add(f"ll_text(row + {at}, {words}, w{self._storage[value]}, {length});")
             elif value is not None:
                 signed = isinstance(value.type, IntType) and value.type.signed
                 text = self._expressions.cast(value, S64 if signed else U64)

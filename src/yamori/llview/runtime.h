@@ -308,14 +308,25 @@ LL_UNUSED static inline void ll_store(uint8_t *bytes, uint64_t value, unsigned i
         bytes[i] = (uint8_t)(value >> (8 * i));
 }
 
-/* A text of a row: up to the first NUL, zeros behind it. `words` is its room in the row. */
-LL_UNUSED static inline void ll_text(uint64_t *row, uint64_t words, const uint8_t *text, uint64_t length)
+/*
+ * A text of a row: up to the first NUL, zeros behind it. `words` is its room in the row. A buffer begins at a word, and is
+ * zero up to the end of its last one. The lowest bit of `nul` is the top of the first byte that is 0 (Hacker's Delight, 6-1).
+ */
+LL_UNUSED static inline void ll_text(uint64_t *row, uint64_t words, const uint64_t *text, uint64_t length)
 {
-    uint8_t *to = (uint8_t *)row;
+    const uint64_t ones = UINT64_C(0x0101010101010101), count = (length + 7) / 8;
+    uint64_t i = 0;
 
-    ll_clear(row, words);
-    for (uint64_t i = 0; i < length && text[i]; i++)
-        to[i] = text[i];
+    while (i < words && i < count) {
+        const uint64_t word = text[i], nul = (word - ones) & ~word & (ones << 7);
+        if (nul) {
+            row[i++] = word & (((nul & (~nul + 1)) >> 7) - 1);
+            break;
+        }
+        row[i++] = word;
+    }
+    while (i < words)
+        row[i++] = 0;
 }
 
 /* Room for another row, or NULL after a fault. */
