@@ -16,11 +16,16 @@ def test_bit(bitmap: ulong, number: u32) -> bool:
 
 @helper
 def for_each_set_bit(bitmap: ulong, size: u32) -> Iterator[int]:
-    """Go through the numbers of the set bits among the first ``size``; one load a word."""
-    bits = u32(sizeof(ulong) * 8)
-    word: ulong = 0
-    for number in range(size):
-        if number & (bits - 1) == 0:
-            word = word_at(bitmap + (number >> 3))
-        if word >> (number & (bits - 1)) & 1 != 0:
+    """Go through the numbers of the set bits among the first ``size``; one load a word, and one tick where it is 0."""
+    within = u32(sizeof(ulong) * 8 - 1)
+    number: u32 = 0
+    rest: ulong = 0
+    while number < size:
+        if number & within == 0:
+            rest = word_at(bitmap + (number >> 3))
+        if rest == 0:
+            number |= within
+        elif rest & 1 != 0:
             yield number
+        rest >>= 1
+        number += 1

@@ -62,9 +62,8 @@ def for_each_entry(head: list_head, entry: type[T], member: str) -> Iterator[T]:
 
     Each node must link back to the one before it. Where it does not
 
-    * somebody put another entry between them, or took this one off, between two loads: the walk goes on from where
-    the list
-      leads now;
+    * somebody put another entry between them, or took this one off, between two loads: the walk goes on from where the
+      list leads now;
     * or the entry before was taken off after it was given out, and its ``next`` still leads back into the list;
     * or the list leads back into its middle: it is left there;
     * or it lies, and the run is ``torn``.
