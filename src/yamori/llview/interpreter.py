@@ -1,18 +1,27 @@
-"""The interpreter: programs as Python. It runs everywhere, and says what native code has to do."""
+"""The interpreter: programs as Python. It runs everywhere, and is what native code is compared to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn, Protocol
+from threading import Lock
+from typing import Any, Protocol
 
 from yamori.address import GPA, GVA
 from yamori.errors import TranslationFault
+from yamori.llview.faults import Code, FaultRecord
 from yamori.llview.ir import Program
 from yamori.llview.machine import DEFAULT_BUDGET, Machine, Outcome, SlotFill
-from yamori.llview.python_backend import generate
-from yamori.llview.runtime import End, Run, Stop
+from yamori.llview.python_backend import compile_program, forget
+from yamori.llview.runtime import Gone, Run, Taken, counter, refuse
 
-_WORD = (1 << 64) - 1
+WALK_BUDGET = 1 << 10
+"""Ticks of a single walk outside of any run; page tables have five levels at most."""
+
+MOST_PROGRAMS = 256
+"""Programs that are kept compiled, the newest ones: a user at the prompt may make any number."""
+
+_functions: dict[int, tuple[Program, Callable[..., Any]]] = {}
+_compiling = Lock()
 
 
 class Loads(Protocol):
@@ -25,23 +34,8 @@ class Loads(Protocol):
         """Load an aligned ``u64``."""
 
 
-_functions: dict[int, tuple[Program, Callable[..., Any]]] = {}
-
-
-def function_of(program: Program) -> Callable[..., Any]:
-    """Return a program's function, compiled once.
-
-    Raises:
-        VerifyError: The program may not run.
-    """
-    known = _functions.get(id(program))
-    if known is None:
-        known = _functions[id(program)] = program, generate(program)[0]
-    return known[1]
-
-
 class Interpreter:
-    """Runs programs as Python; see ``Engine``."""
+    """Runs programs as Python; see ``Engine``. Any number of threads may use it at once."""
 
     def run(
         self,
@@ -53,35 +47,86 @@ class Interpreter:
         budget: int = DEFAULT_BUDGET,
         trace: bool = False,
     ) -> Outcome:
-        """Run a probe once, with an empty cache of translations."""
-        run = Run(machine, function_of(machine.walker), slots, budget, trace=trace)
-        plain = [(fill.exists, fill.offset & _WORD, fill.size & _WORD, fill.stride & _WORD) for fill in slots]
+        """Run a probe once, with an empty cache of translations.
+
+        Args:
+            program: Verified here, when it is first run; not to be changed afterwards.
+            machine: The guest.
+            slots: One for each of the program's slots.
+            arguments: One for each of its parameters, cut to their types.
+            budget: Ticks.
+            trace: Record every load.
+
+        Raises:
+            VerifyError: The program, or the walker, may not run.
+            ValueError: Slots, arguments or geometry are not as many as the programs ask for.
+        """
+        _check(program, slots, arguments, machine)
+        function = _function(program)
+        run = Run(machine, _function(machine.walker), slots, budget, trace=trace)
+        ended: FaultRecord | None = None
         try:
-            function_of(program)(run, plain, arguments)
-        except Stop:
-            run.ended = run.last
-        except End:
-            pass
-        return Outcome(run.rows, run.loads, run.faults, run.troubles, run.ended, run.events or [])
-
-
-_no_tick = int
-"""What costs the least to call: a single walk needs no budget, the levels bound it."""
+            function(run, *arguments)
+        except (Taken, Gone):
+            ended = run.last
+        except StopIteration:  # of the counter of ticks
+            ended = run.record(Code.BUDGET)
+        return Outcome(run.rows, run.loads, run.faults, run.troubles, ended, run.events)
 
 
 def walker(program: Program) -> Callable[..., tuple[int, ...]]:
-    """Return a walker as a function of ``(loads, root, gva, *parameters)``, which gives its results.
+    """Return a walker as a function ``(loads, root, gva, *parameters)``, which gives its results.
 
-    It raises ``TranslationFault`` where the address is not mapped, and whatever the loads raise.
+    ``loads`` is a ``Loads``. The function raises ``TranslationFault`` where the address is not mapped, and whatever the
+    loads raise.
+
+    Raises:
+        VerifyError: The program may not run.
     """
-    function = function_of(program)
-    messages = program.messages
+    function = _function(program)
+    messages = tuple(program.messages)
 
     def walk(loads: Loads, root: int, gva: int, *parameters: int) -> tuple[int, ...]:
-        def stop(message: int, value: int) -> NoReturn:
-            raise TranslationFault(GVA(gva), f"{messages[message]} ({value:#x})")
-
-        result: tuple[int, ...] = function(loads.u32, loads.u64, stop, _no_tick, root, gva, *parameters)
+        try:
+            result: tuple[int, ...] = function(
+                loads.u32, loads.u64, counter(WALK_BUDGET), refuse, root, gva, *parameters
+            )
+        except Taken as taken:
+            raise TranslationFault(GVA(gva), _reason(taken.record, messages)) from None
+        except StopIteration:
+            raise TranslationFault(GVA(gva), "the walk does not end") from None
         return result
 
     return walk
+
+
+def _reason(record: FaultRecord, messages: tuple[str, ...]) -> str:
+    if record.code == Code.UNMAPPED:
+        return f"{messages[record.message]} ({record.value:#x})"
+    return f"the walk leaves an array of {record.value} ({record.address:#x})"
+
+
+def _function(program: Program) -> Callable[..., Any]:
+    """Return a program's function, compiled once; a program is known by its identity, so it is kept with it."""
+    known = _functions.get(id(program))
+    if known is not None:
+        return known[1]
+    with _compiling:
+        if id(program) not in _functions:
+            function = compile_program(program)
+            while len(_functions) >= MOST_PROGRAMS:
+                forget(_functions.pop(next(iter(_functions)))[1])
+            _functions[id(program)] = program, function
+        return _functions[id(program)][1]
+
+
+def _check(program: Program, slots: list[SlotFill], arguments: tuple[int, ...], machine: Machine) -> None:
+    if program.kind != "probe" or machine.walker.kind != "walker":
+        raise ValueError(f"{program.name} on {machine.walker.name}: a probe runs, by a walker")
+    for what, given, wanted in (
+        ("slots", slots, program.slots),
+        ("arguments", arguments, program.parameters),
+        ("geometry", machine.geometry, machine.walker.parameters[2:]),
+    ):
+        if len(given) != len(wanted):
+            raise ValueError(f"{program.name}: {len(wanted)} {what} are needed, not {len(given)}")

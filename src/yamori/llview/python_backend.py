@@ -1,418 +1,339 @@
-"""IR → Python: the interpreter's code. The reference, to which the C back end is compared.
+"""IR → Python: the interpreter's code, and the reference that the C back end is compared to.
 
-A program becomes one Python function, whose text is readable and known to ``linecache``, so that tracebacks and
-debuggers show it. Loads are calls of the run's own primitives (``runtime``), faults are exceptions, an ``Attempt`` is
-a ``try``.
-
-Python has no labelled ``break``. A jump out of more than one construct sets ``jump`` to where it goes and leaves the
-innermost one; behind each construct that such a jump may leave stands the test that passes it on.
+A program becomes one Python function. Its text is readable, quotes the source, and is known to ``linecache``, so that
+tracebacks and debuggers show it. Loads are calls of the run's own functions (``runtime``), a fault is an exception, an
+``Attempt`` is a ``try``.
 """
 
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import singledispatchmethod
+from itertools import count
+from pathlib import PurePath
 from typing import Any
 
+from yamori.errors import Fault
 from yamori.llview import ir
-from yamori.llview.ir import BOOL, END, Expression, IntType, Program, Statement
-from yamori.llview.runtime import Stop
+from yamori.llview.c_expressions import bare, names, quoted
+from yamori.llview.faults import Code
+from yamori.llview.ir import BOOL, U64, Expression, IntType, Program, Statement
+from yamori.llview.python_control import SHARED, Control
+from yamori.llview.python_expressions import Expressions, Text, converted, cut
+from yamori.llview.runtime import member, text
 from yamori.llview.verify import verify
 
-MOST_NESTED = 18
-"""Loops and ``try`` that Python allows in each other are 20."""
+_OF_THE_RUN = {
+    "page": "run.page",
+    "page_in": "run.page_in",
+    "load": "run.load",
+    "tick": "run.tick",
+    "fault": "run.fault",
+    "trouble": "run.trouble",
+    "emit": "run.rows.append",
+}
+_GLOBALS = {"Fault": Fault, "member": member, "text": text, **{code.name: code for code in Code}}
+_numbers = count(1)
 
 
-def generate(program: Program) -> tuple[Callable[..., Any], str]:
-    """Return a verified program's function and its text.
+def compile_program(program: Program) -> Callable[..., Any]:
+    """Return a program's function.
 
-    A probe's function takes ``(run, slots, arguments)``; a walker's ``(phys4, phys8, stop, tick, *arguments)``.
+    A probe's takes ``(run, *arguments)``; a walker's ``(u32, u64, tick, fault, root, gva, *geometry)``, and returns its
+    results. ``forget`` it once it is not needed.
 
     Raises:
         VerifyError: The program may not run.
     """
-    verify(program)
-    writer = _Writer(program)
-    text = "\n".join(writer.program_text()) + "\n"
-    name = f"<llview {program.name} {program.word_size * 8} {id(program):x}>"
-    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-    names: dict[str, Any] = {"Stop": Stop}
-    exec(compile(text, name, "exec"), names)  # noqa: S102  our own text, of a verified program
-    function: Callable[..., Any] = names[program.name]
-    return function, text
+    source = python_source(program)
+    name = f"<llview {program.name} {next(_numbers)}>"
+    known: dict[str, Any] = dict(_GLOBALS)
+    exec(compile(source, name, "exec"), known)  # noqa: S102  our own text of a verified program
+    # Without a time of change the entry survives linecache.checkcache().
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    function: Callable[..., Any] = known[_function_name(program)]
+    return function
 
 
-class _Construct:
-    """A loop, block or attempt that is being written.
+def forget(function: Callable[..., Any]) -> None:
+    """Take a function's text out of ``linecache``."""
+    linecache.cache.pop(function.__code__.co_filename, None)
 
-    Attributes:
-        label: Its own.
-        number: ``jump`` for a break out of it; one more for its next round.
-        loop: Whether it can be continued.
+
+def python_source(program: Program) -> str:
+    """Return a program as Python text: one function.
+
+    Raises:
+        VerifyError: The program may not run.
     """
-
-    def __init__(self, label: str, number: int, *, loop: bool) -> None:
-        self.label = label
-        self.number = number
-        self.loop = loop
-        self.crossed = False
+    return _Writer(verify(program)).source()
 
 
-class _Writer:
+def _function_name(program: Program) -> str:
+    return names("run_" if program.kind == "probe" else "walk_", [program.name])[program.name]
+
+
+class _Writer(Control):
+    """Writes one program."""
+
     def __init__(self, program: Program) -> None:
-        self.program = program
-        self.lines: list[str] = []
-        self.depth = 0
-        self.around: list[_Construct] = []
-        self.attempts: list[str] = []
-        self.count = 0
-        self.crossing: set[str] = set()
+        super().__init__(program.body)
+        self._program = program
+        parameters = [local.name for local in program.parameters]
+        self._variables = names("v_", dict.fromkeys([*parameters, *program.locals]))
+        self._storage = names("b_", [*program.buffers, *program.arrays])
+        self._pages = names("p_", dict.fromkeys(s.target for s in ir.walk(program.body) if isinstance(s, ir.Page)))
+        slots = [f"{number}_{slot}" for number, slot in enumerate(program.slots)]
+        self._slots = list(names("s", slots).values())
+        # Rows are of numbers, as native code's are; whoever calls a walker likes a truth value better.
+        self._expressions = Expressions(self._variables, self._slots, truths=program.kind == "walker")
+        self._bound: dict[str, str] = {}
+        self._place: ir.Place | None = None
+        self._quotes: dict[ir.Place, str] = {}
+
+    def source(self) -> str:
+        """Return the text."""
+        self._body(self._program.body)
+        body, self.lines, self.depth = self.lines, [], 0
+        program = self._program
+        given = [self._variables[local.name] for local in program.parameters]
+        runtime = ["run"] if program.kind == "probe" else ["u32", "u64", "tick", "fault"]
+        self.add(f"def {_function_name(program)}({', '.join([*runtime, *given])}):")
+        self.depth = 1
+        self._prologue("\n".join([*self.parts, *body]))
+        return "\n".join([*self.lines, *self.parts, *body, ""])
+
+    # --- what stands before the statements
+
+    def _prologue(self, rest: str) -> None:
+        """Bind everything that the rest uses: a local variable is the fastest that Python has."""
+        program = self._program
+        if program.kind == "probe":
+            for name, origin in _OF_THE_RUN.items():
+                if name in rest:
+                    self.add(f"{name} = {origin}")
+        # A walker's root and GVA are left as they are: no page table maps what is no address.
+        for local in program.parameters[2 if program.kind == "walker" else 0 :]:
+            name = self._variables[local.name]
+            self.add(f"{name} = {converted(Text(name, -1 << 64, 1 << 64), local.type)}")
+        values = {name: f"run.slots[{slot}].{part}" for name, (slot, part) in self._expressions.slot_values.items()}
+        for name, value in {**values, **self._bound}.items():
+            self.add(f"{name} = {value}")
+        given = {local.name for local in program.parameters}
+        variables = [self._variables[name] for name in program.locals if name not in given]
+        shared = [name for name in SHARED if name in rest]
+        zeros = [*variables, *shared]
+        for first in range(0, len(zeros), 8):
+            self.add(f"{' = '.join(zeros[first : first + 8])} = 0")
+        for name, size in program.buffers.items():
+            self.add(f"{self._storage[name]} = bytearray({size})")
+        for name, (_, length) in program.arrays.items():
+            self.add(f"{self._storage[name]} = [0] * {length}")
 
     # --- text
 
-    def line(self, text: str, place: ir.Place | None = None) -> None:
-        note = f"  # line {place.line}" if place else ""
-        self.lines.append("    " * self.depth + text + note)
-
-    def program_text(self) -> list[str]:
-        program = self.program
-        if program.kind == "walker":
-            self.line(
-                f"def {program.name}(phys4, phys8, stop, tick, {', '.join(_name(p.name) for p in program.parameters)}):"
-            )
-            self.depth = 1
-        else:
-            self.line(f"def {program.name}(run, slots, arguments):")
-            self.depth = 1
-            self.prologue()
-        for name in program.locals:
-            self.line(f"{_name(name)} = 0")
-        self.line("jump = 0")
-        self.body(_lifted(program.body, ""))
-        return self.lines
-
-    def prologue(self) -> None:
-        self.line(
-            "load, load_slot, load_user, load_user_slot = run.load, run.load_slot, run.load_user, run.load_user_slot"
-        )
-        self.line("tick, emit, trouble, fail, index = run.tick, run.rows_append, run.trouble, run.fail, run.index")
-        for number, spec in enumerate(self.program.slots):
-            self.line(f"e{number}, o{number}, z{number}, d{number} = slots[{number}]  # {spec}")
-        for number, parameter in enumerate(self.program.parameters):
-            self.line(f"{_name(parameter.name)} = {_wrapped(f'arguments[{number}]', parameter.type)}")
-        for name, (_, length) in self.program.arrays.items():
-            self.line(f"{_name(name)} = [0] * {length}")
-        for name, length in self.program.buffers.items():
-            self.line(f"{_name(name)} = bytearray({length})")
-
-    def body(self, statements: list[Statement]) -> None:
-        if not statements:
-            self.line("pass")
-        skip = False
-        for number, statement in enumerate(statements):
-            if skip:
-                skip = False
-                continue
-            if isinstance(statement, ir.Page):
-                after = statements[number + 1] if number + 1 < len(statements) else None
-                if isinstance(after, ir.LoadHost):
-                    self.faulting(after, self.load_text(statement, after))
-                    skip = True
-                continue  # a translation alone has no effect that anyone could see but its faults; see verify()
-            getattr(self, f"_{type(statement).__name__.lower()}")(statement)
-            if isinstance(statement, ir.Break | ir.Continue | ir.Return | ir.Raise):
-                break  # nothing behind it can be reached
-
-    def faulting(self, statement: ir.Faulting, text: str) -> None:
-        """Write a statement that may fault; where not the innermost attempt takes the fault, say which does."""
-        innermost = self.attempts[-1] if self.attempts else END
-        if statement.fault == innermost:
-            self.line(text, statement.place)
+    def _quote(self, place: ir.Place) -> None:
+        """Name the line of the source where it changes."""
+        if place == self._place:
             return
-        self.line("try:")
-        self.depth += 1
-        self.line(text, statement.place)
-        self.depth -= 1
-        self.line("except Stop as fault:")
-        self.line(f"    fault.path = {statement.fault!r}")
-        self.line("    raise")
+        self._place = place
+        if place not in self._quotes:
+            line = linecache.getline(place.file, place.line).strip()
+            self._quotes[place] = quoted(f"{PurePath(place.file).name}:{place.line}  {line}".rstrip())
+        self.add(f"# {self._quotes[place]}")
 
-    # --- expressions
+    def _body(self, statements: list[Statement]) -> None:
+        for statement in statements:
+            self._quote(statement.place)
+            self._write(statement)
+        if all(id(statement) in self.falls for statement in statements):
+            self.add("pass")
 
-    def expression(self, value: Expression) -> str:
-        match value:
-            case ir.Const():
-                return str(value.value)
-            case ir.Local():
-                return _name(value.name)
-            case ir.SlotValue():
-                return f"{ {'exists': 'e', 'offset': 'o', 'size': 'z', 'stride': 'd'}[value.field] }{value.slot}"
-            case ir.Compare():
-                return f"({self.expression(value.left)} {value.operator} {self.expression(value.right)})"
-            case ir.Not():
-                return f"(not {self.expression(value.operand)})"
-            case ir.Cast():
-                return self.cast(value)
-            case ir.Binary():
-                return self.binary(value)
-
-    def cast(self, value: ir.Cast) -> str:
-        operand, own, kind = self.expression(value.operand), value.operand.type, value.type
-        if kind == BOOL:
-            return f"({operand} != 0)"
-        if not own.signed and (own.bits < kind.bits or (own.bits == kind.bits and not kind.signed)):
-            return operand
-        if own.signed and kind.signed and own.bits <= kind.bits:
-            return operand
-        return _wrapped(operand, kind)
-
-    def binary(self, value: ir.Binary) -> str:
-        left, right, kind = self.expression(value.left), self.expression(value.right), value.type
-        if value.operator in {"&", "|", "^", ">>", "//", "%"}:
-            return f"({left} {value.operator} {right})"
-        if value.operator == "<<":
-            if isinstance(value.right, ir.Const):
-                return _wrapped(f"({left} << {right})", kind) if value.right.value < kind.bits else "0"
-            return f"({_wrapped(f'({left} << {right})', kind)} if {right} < {kind.bits} else 0)"
-        return _wrapped(f"({left} {value.operator} {right})", kind)
-
-    # --- loads
-
-    def load_text(self, page: ir.Page, load: ir.LoadHost) -> str:
-        address, target = self.expression(load.address), _name(load.target.name)
-        root = "" if page.root is None else f", {self.expression(page.root)}"
-        user = "" if page.root is None else "_user"
-        if load.slot is None:
-            value = f"load{user}({address}, {load.size}{root})"
-            value = _wrapped(value, load.target.type) if load.target.type != IntType(load.size * 8) else value
-        else:
-            value = _wrapped(f"load{user}_slot({address}, {load.slot}{root})", load.target.type)
-        if load.target.type == BOOL:
-            value = f"({value} != 0)"
-        return f"{target} = {value}"
-
-    def _loadphys(self, load: ir.LoadPhys) -> None:
-        value = f"phys{load.size}({self.expression(load.address)})"
-        kind = load.target.type
-        value = value if kind == IntType(load.size * 8) else _wrapped(value, kind)
-        self.faulting(load, f"{_name(load.target.name)} = {value}")
+    def _inner(self, statements: list[Statement]) -> None:
+        """Write the body of something."""
+        with self.nested(self._variables[name] for name in _assigned(statements)):
+            self._body(statements)
 
     # --- statements
 
-    def _assign(self, statement: ir.Assign) -> None:
-        self.line(f"{_name(statement.target.name)} = {self.expression(statement.value)}", statement.place)
+    @singledispatchmethod
+    def _write(self, statement: Statement) -> None:
+        raise NotImplementedError(type(statement).__name__)
 
-    def _storebuffer(self, store: ir.StoreBuffer) -> None:
-        buffer, size = _name(store.buffer), store.size
-        length = self.program.buffers[store.buffer]
-        at = f"index({self.expression(store.at)}, {length}, {size})"
-        value = f"({self.expression(store.value)} & {(1 << 8 * size) - 1}).to_bytes({size}, 'little')"
-        self.line(f"value = {value}")
-        self.faulting(store, f"at = {at}")
-        self.line(f"{buffer}[at : at + {size}] = value", store.place)
+    def _text(self, value: Expression, kind: IntType | None = None) -> str:
+        return self._expressions.bare(value, kind)
 
-    def _clearbuffer(self, clear: ir.ClearBuffer) -> None:
-        length = self.program.buffers[clear.buffer]
-        self.line(f"{_name(clear.buffer)}[:] = bytes({length})", clear.place)
+    def _take(self, target: ir.Local, value: str, size: int = 8, *, extended: bool = False) -> None:
+        """Assign ``size`` bytes; ``extended`` by the sign of the target where that is wider."""
+        kind, loaded = target.type, Text(value, 0, (1 << size * 8) - 1)
+        if extended and kind.signed and kind.bits > size * 8:
+            loaded = cut(loaded, IntType(size * 8, signed=True))
+        self.add(f"{self._variables[target.name]} = {converted(loaded, kind)}")
 
-    def _loadbuffer(self, load: ir.LoadBuffer) -> None:
-        length = self.program.buffers[load.buffer]
-        at = f"index({self.expression(load.at)}, {length}, 1)"
-        self.faulting(load, f"{_name(load.target.name)} = {_wrapped(f'{_name(load.buffer)}[{at}]', load.target.type)}")
+    @_write.register
+    def _(self, statement: ir.Assign) -> None:
+        self.add(f"{self._variables[statement.target.name]} = {self._text(statement.value)}")
 
-    def _loadarray(self, load: ir.LoadArray) -> None:
-        length = self.program.arrays[load.array][1]
-        at = f"index({self.expression(load.at)}, {length}, 1)"
-        self.faulting(load, f"{_name(load.target.name)} = {_name(load.array)}[{at}]")
+    def _word(self, address: Expression) -> str:
+        return self._text(address, IntType((self._program.word_size or 8) * 8))
 
-    def _storearray(self, store: ir.StoreArray) -> None:
-        length = self.program.arrays[store.array][1]
-        self.faulting(store, f"at = index({self.expression(store.at)}, {length}, 1)")
-        self.line(f"{_name(store.array)}[at] = {self.expression(store.value)}", store.place)
+    def _size(self, size: int, slot: int | None) -> str:
+        if slot is None:
+            return str(size)
+        name = f"{self._slots[slot]}_size"
+        self._bound[name] = f"run.slots[{slot}].size"
+        return name
 
-    def _cleararray(self, clear: ir.ClearArray) -> None:
-        length = self.program.arrays[clear.array][1]
-        self.line(f"{_name(clear.array)}[:] = [0] * {length}", clear.place)
+    @_write.register
+    def _(self, statement: ir.Page) -> None:
+        function = "page" if statement.root is None else "page_in"
+        given = [self._word(statement.address), self._size(statement.size, statement.slot)]
+        if statement.root is not None:
+            given.append(self._text(statement.root, U64))
+        if statement.slot is not None:
+            name = f"{self._slots[statement.slot]}_{function}"
+            self._bound[name] = f"run.sized(run.slots[{statement.slot}], run.{function})"
+            function = name
+        with self.path(statement.fault):
+            self.add(f"{self._pages[statement.target]} = {function}({', '.join(given)})")
 
-    def _tick(self, tick: ir.Tick) -> None:
-        self.line("tick()", tick.place)
+    @_write.register
+    def _(self, statement: ir.LoadHost) -> None:
+        size, slot = self._size(statement.size, statement.slot), statement.slot
+        value = f"load({self._pages[statement.page]}, {self._word(statement.address)}, {size})"
+        with self.path(statement.fault):
+            if slot is None:
+                self._take(statement.target, value, statement.size, extended=True)
+                return
+            self.add(f"value = {value}")
+        name = self._slots[slot]
+        self._bound[f"{name}_fill"] = f"run.slots[{slot}]"
+        self._bound[f"{name}_odd"] = f"{name}_fill.signed or {name}_fill.bits"
+        with self.under(f"if {name}_odd:"):
+            self.add(f"value = member(value, {name}_fill)")
+        self._take(statement.target, "value")
 
-    def _if(self, statement: ir.If) -> None:
-        self.line(f"if {self.expression(statement.condition)}:", statement.place)
-        self.nested(statement.then)
+    @_write.register
+    def _(self, statement: ir.LoadPhys) -> None:
+        with self.path(statement.fault):
+            self._take(
+                statement.target,
+                f"u{statement.size * 8}({self._text(statement.address, U64)})",
+                statement.size,
+                extended=True,
+            )
+
+    def _index(self, at: Expression, size: int, length: int, path: str | None) -> None:
+        """Set ``at``, and fault where ``size`` elements do not fit behind it."""
+        index = self._expressions.exact(ir.Cast(at, U64))
+        self.add(f"at = {bare(index.text)}")
+        if index.high > length - size:
+            with self.under(f"if at > {length - size}:"), self.path(path):
+                self.add(f"fault(INDEX, at, {length})")
+
+    @_write.register
+    def _(self, statement: ir.StoreBuffer) -> None:
+        size = statement.size
+        self._index(statement.at, size, self._program.buffers[statement.buffer], statement.fault)
+        value = self._text(statement.value, IntType(size * 8))
+        self.add(f"{self._storage[statement.buffer]}[at : at + {size}] = ({value}).to_bytes({size}, 'little')")
+
+    @_write.register
+    def _(self, statement: ir.LoadBuffer) -> None:
+        self._index(statement.at, 1, self._program.buffers[statement.buffer], statement.fault)
+        self._take(statement.target, f"{self._storage[statement.buffer]}[at]", 1)
+
+    @_write.register
+    def _(self, statement: ir.ClearBuffer) -> None:
+        self.add(f"{self._storage[statement.buffer]}[:] = bytes({self._program.buffers[statement.buffer]})")
+
+    @_write.register
+    def _(self, statement: ir.LoadArray) -> None:
+        self._index(statement.at, 1, self._program.arrays[statement.array][1], statement.fault)
+        self.add(f"{self._variables[statement.target.name]} = {self._storage[statement.array]}[at]")
+
+    @_write.register
+    def _(self, statement: ir.StoreArray) -> None:
+        self._index(statement.at, 1, self._program.arrays[statement.array][1], statement.fault)
+        self.add(f"{self._storage[statement.array]}[at] = {self._text(statement.value)}")
+
+    @_write.register
+    def _(self, statement: ir.ClearArray) -> None:
+        self.add(f"{self._storage[statement.array]}[:] = [0] * {self._program.arrays[statement.array][1]}")
+
+    @_write.register
+    def _(self, _: ir.Tick) -> None:
+        self.add("tick()")
+
+    @_write.register
+    def _(self, statement: ir.If) -> None:
+        with self.under(f"if {self._text(statement.condition)}:"):
+            self._inner(statement.then)
         if statement.otherwise:
-            self.line("else:")
-            self.nested(statement.otherwise)
+            with self.under("else:"):
+                self._inner(statement.otherwise)
 
-    def nested(self, body: list[Statement]) -> None:
-        self.depth += 1
-        self.body(body)
-        self.depth -= 1
+    @_write.register
+    def _(self, statement: ir.Loop) -> None:
+        with self.repeated(statement.label, loop=True):
+            self._inner(statement.body)
 
-    def _loop(self, loop: ir.Loop) -> None:
-        self.construct(loop.label, loop.body, loop=True, place=loop.place)
+    @_write.register
+    def _(self, statement: ir.Block) -> None:
+        with self.left(statement):
+            self._inner(statement.body)
 
-    def _block(self, block: ir.Block) -> None:
-        body = _lifted(block.body, block.label)
-        if any(isinstance(s, ir.Break) and s.label == block.label for s in ir.walk(body)):
-            self.construct(block.label, body, loop=False, place=block.place)
-        else:
-            for statement in (body,) if body else ():
-                self.body(statement)
+    @_write.register
+    def _(self, statement: ir.Attempt) -> None:
+        failed = self._variables[statement.failed.name]
+        with self.left(statement), self.attempt(statement.label, failed):
+            self._inner(statement.body)
 
-    def construct(self, label: str, body: list[Statement], *, loop: bool, place: ir.Place) -> None:
-        """Write a loop, or what can be left like one."""
-        self.count += 2
-        own = _Construct(label, self.count, loop=loop)
-        if len(self.around) > MOST_NESTED:
-            raise ValueError(f"{self.program.name}: too many loops in each other")
-        self.line("while True:", place)
-        self.around.append(own)
-        self.depth += 1
-        self.body(body)
-        if not loop and not _jumps(body):
-            self.line("break")
-        self.depth -= 1
-        self.around.pop()
-        if own.crossed:
-            self.pass_on()
+    @_write.register
+    def _(self, statement: ir.Break) -> None:
+        if id(statement) not in self.falls:
+            self.jump(statement.label)
 
-    def pass_on(self) -> None:
-        """Behind a construct that was left by a jump to somewhere farther out."""
-        outer = self.around[-1]
-        self.line("if jump:")
-        self.line(f"    if jump == {outer.number}:")
-        self.line("        jump = 0")
-        self.line("        break")
-        if outer.loop:
-            self.line(f"    if jump == {outer.number + 1}:")
-            self.line("        jump = 0")
-            self.line("        continue")
-        self.line("    break")
-        # It may go farther still: then the one around is left by it, too.
-        outer.crossed = outer.crossed or len(self.around) > 1
+    @_write.register
+    def _(self, statement: ir.Continue) -> None:
+        self.jump(statement.label, again=True)
 
-    def jump(self, label: str, *, again: bool, place: ir.Place) -> None:
-        if self.around[-1].label == label:
-            self.line("continue" if again else "break", place)
-            return
-        target = next(one for one in reversed(self.around) if one.label == label)
-        for one in self.around[self.around.index(target) + 1 :]:
-            one.crossed = True
-        self.line(f"jump = {target.number + again}", place)
-        self.line("break")
+    @_write.register
+    def _(self, statement: ir.Raise) -> None:
+        walker = self._program.kind == "walker"
+        code, address = ("UNMAPPED", "asked") if walker else ("PROGRAM", "0")
+        if walker:
+            self._bound["asked"] = self._variables[self._program.parameters[1].name]
+        with self.path(statement.fault):
+            self.add(f"fault({code}, {address}, {self._text(statement.value, U64)}, {statement.message})")
 
-    def _break(self, statement: ir.Break) -> None:
-        self.jump(statement.label, again=False, place=statement.place)
+    @_write.register
+    def _(self, statement: ir.Trouble) -> None:
+        value = self._text(statement.value, U64)
+        self.add(f"trouble({statement.message}, {value}, {statement.faulted}, {statement.torn})")
 
-    def _continue(self, statement: ir.Continue) -> None:
-        self.jump(statement.label, again=True, place=statement.place)
+    @_write.register
+    def _(self, statement: ir.Emit) -> None:
+        values = [f"{self._emitted(value)}," for value in statement.values]
+        self.add(f"emit(({' '.join(values)}))")
 
-    def _attempt(self, attempt: ir.Attempt) -> None:
-        left = any(isinstance(s, ir.Break) and s.label == attempt.label for s in ir.walk(attempt.body))
-        failed = _name(attempt.failed.name)
-        self.line(f"{failed} = False", attempt.place)
-        if left:
-            self.count += 2
-            own = _Construct(attempt.label, self.count, loop=False)
-            self.line("while True:")
-            self.around.append(own)
-            self.depth += 1
-        self.line("try:")
-        self.attempts.append(attempt.label)
-        self.nested(attempt.body)
-        self.attempts.pop()
-        self.line("except Stop as fault:")
-        self.line(f"    if fault.path is not None and fault.path != {attempt.label!r}:")
-        self.line("        raise")
-        self.line(f"    {failed} = True")
-        if left:
-            self.line("break")
-            self.depth -= 1
-            self.around.pop()
-            if own.crossed:
-                self.pass_on()
+    def _emitted(self, value: Expression | str | None) -> str:
+        if value is None:
+            return "None"
+        if isinstance(value, str):
+            return f"text({self._storage[value]})"
+        return f"int({self._text(value)})" if value.type == BOOL else self._text(value)
 
-    def _raise(self, statement: ir.Raise) -> None:
-        call = "stop" if self.program.kind == "walker" else "fail"
-        self.faulting(statement, f"{call}({statement.message}, {self.expression(statement.value)})")
-
-    def _trouble(self, statement: ir.Trouble) -> None:
-        value = self.expression(statement.value)
-        self.line(f"trouble({statement.message}, {value}, {statement.faulted}, {statement.torn})", statement.place)
-
-    def _emit(self, statement: ir.Emit) -> None:
-        values = []
-        for value in statement.values:
-            if value is None:
-                values.append("None")
-            elif isinstance(value, str):
-                values.append(f"{_name(value)}.partition(b'\\0')[0]")
-            else:
-                values.append(self.expression(value))
-        texts = [f"bytes({v})" if v.endswith("[0]") and ".partition(" in v else v for v in values]
-        self.line(f"emit(({', '.join(texts)},))", statement.place)
-
-    def _return(self, statement: ir.Return) -> None:
-        self.line(f"return ({', '.join(self.expression(value) for value in statement.values)},)", statement.place)
+    @_write.register
+    def _(self, statement: ir.Return) -> None:
+        self.give(f"({' '.join(f'{self._text(value)},' for value in statement.values)})")
 
 
-def _name(name: str) -> str:
-    """Return a name that none of the writer's own words and none of Python's is."""
-    return f"v_{name}"
-
-
-def _wrapped(text: str, kind: IntType) -> str:
-    mask = (1 << kind.bits) - 1
-    if not kind.signed:
-        return f"({text} & {mask})"
-    half = 1 << (kind.bits - 1)
-    return f"((({text} + {half}) & {mask}) - {half})"
-
-
-def _jumps(body: list[Statement]) -> bool:
-    return bool(body) and isinstance(body[-1], ir.Break | ir.Continue | ir.Return | ir.Raise)
-
-
-def _lifted(body: list[Statement], label: str) -> list[Statement]:
-    """Return a block's body without those breaks out of it that an ``else`` can stand for.
-
-    What follows ``if c: ...; break`` moves into the ``else``; a break at the end says nothing.
-    """
-    result: list[Statement] = []
-    for number, statement in enumerate(body):
-        if isinstance(statement, ir.Break) and statement.label == label:
-            return result
-        if isinstance(statement, ir.If):
-            rest = body[number + 1 :]
-            then, otherwise = statement.then, statement.otherwise
-            if _leaves(then, label):
-                lifted = ir.If(
-                    place=statement.place,
-                    condition=statement.condition,
-                    then=_lifted(then, label),
-                    otherwise=_lifted([*otherwise, *rest], label),
-                )
-                return [*result, lifted]
-            if _leaves(otherwise, label):
-                lifted = ir.If(
-                    place=statement.place,
-                    condition=statement.condition,
-                    then=_lifted([*then, *rest], label),
-                    otherwise=_lifted(otherwise, label),
-                )
-                return [*result, lifted]
-            if not rest:
-                ending = ir.If(
-                    place=statement.place,
-                    condition=statement.condition,
-                    then=_lifted(then, label),
-                    otherwise=_lifted(otherwise, label),
-                )
-                return [*result, ending]
-        result.append(statement)
-    return result
-
-
-def _leaves(body: list[Statement], label: str) -> bool:
-    return bool(body) and isinstance(body[-1], ir.Break) and body[-1].label == label
+def _assigned(body: list[Statement]) -> Iterator[str]:
+    """Yield the names of the variables that statements assign to."""
+    for statement in ir.walk(body):
+        if isinstance(statement, ir.Assign | ir.LoadHost | ir.LoadPhys | ir.LoadBuffer | ir.LoadArray):
+            yield statement.target.name
+        elif isinstance(statement, ir.Attempt):
+            yield statement.failed.name

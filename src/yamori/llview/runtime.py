@@ -1,37 +1,79 @@
-"""What a run of the interpreter consists of: the cache of translations, loads, events, faults and the budget.
+"""What a run of the interpreter consists of: the cache of translations, loads, events, faults, the budget.
 
-``runtime.h`` is the same in C.
+``runtime.h`` is the same in C. All of it belongs to one run, so that any number of threads may run programs at once.
+Translations are remembered, what was loaded never is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NoReturn, cast
+import sys
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import NoReturn, cast
 
-from yamori.errors import MemoryFault, TargetError
+from yamori.errors import Fault, YamoriError
 from yamori.llview.faults import MOST_TROUBLES, TLB_ENTRIES, Code, FaultRecord, TroubleRecord
 from yamori.llview.machine import Event, Machine, SlotFill, Value
 
-_WORD = (1 << 64) - 1
+WORD = (1 << 64) - 1
+"""The greatest number of 64 bits; as a mask it cuts to them."""
+
 _SIZES = frozenset({1, 2, 4, 8})
 
 
-class Stop(Exception):
-    """A fault on its way to the ``Attempt`` that takes it.
+class Taken(Fault):
+    """A fault that an ``Attempt`` takes, or that ends the run.
 
-    Attributes:
-        path: Label of that attempt; ``None`` for the innermost.
+    Args:
+        record: What went wrong.
     """
 
-    path: str | None = None
+    def __init__(self, record: FaultRecord) -> None:
+        super().__init__(record.code.name)
+        self.record = record
 
 
-class End(Exception):
-    """The end of the run, whatever attempt is around."""
+class Gone(Exception):
+    """The host no longer gives the guest's memory: no ``Attempt`` takes that."""
+
+
+def counter(budget: int) -> Callable[[], None]:
+    """Return a function that spends a tick.
+
+    It raises ``StopIteration`` once ``budget`` ticks are spent, and costs a third of what one written in Python does.
+    """
+    return repeat(None, max(0, min(budget, sys.maxsize))).__next__
+
+
+def refuse(code: Code, address: int, value: int, message: int = 0) -> NoReturn:
+    """Fault, where no run counts it.
+
+    Raises:
+        Taken: Always.
+    """
+    raise Taken(FaultRecord(code, address & WORD, value & WORD, message))
+
+
+def member(value: int, fill: SlotFill) -> int:
+    """Return a member's value as 64 bits: a bit-field cut out of its storage unit, a signed one extended."""
+    bits = fill.size * 8
+    if fill.bits:
+        bits = min(fill.bits, 64)
+        value = value >> fill.shift & ((1 << bits) - 1)
+    if fill.signed and value >> (bits - 1):
+        value -= 1 << bits
+    return value & WORD
+
+
+def text(buffer: bytearray) -> bytes:
+    """Return a buffer up to its first NUL."""
+    return bytes(buffer).partition(b"\0")[0]
 
 
 class Run:
     """One run of a program.
+
+    The functions that programs call for each load are closures, not methods: that saves a fifth of their time.
 
     Args:
         machine: The guest.
@@ -39,160 +81,160 @@ class Run:
         slots: The program's.
         budget: Ticks.
         trace: Record every load.
+
+    Attributes:
+        tick: Spends one of the budget; ``StopIteration`` where nothing is left.
+        page: ``(gva, size)`` → where the kernel's own tables have it in guest physical memory.
+        page_in: ``(gva, size, root)`` → where the tables at ``root`` have it.
+        load: ``(gpa, gva, size)`` → the bytes there, as an unsigned number.
+        slots: Of the program, their numbers cut to 64 bits.
+        rows: What was emitted.
+        troubles: What was noted, the first ones.
+        loads: Loads by virtual address.
+        faults: Faults, those taken by an ``Attempt`` too.
+        last: The last one.
+        events: All loads, where they are recorded.
     """
 
     def __init__(
-        self, machine: Machine, walk: Callable[..., tuple[int, ...]], slots: list[SlotFill], budget: int, *, trace: bool
+        self,
+        machine: Machine,
+        walk: Callable[..., tuple[int, ...]],
+        slots: Sequence[SlotFill],
+        budget: int,
+        *,
+        trace: bool,
     ) -> None:
-        self.machine = machine
-        self.walk = walk
-        self.slots = slots
-        self.ticks = budget
-        self.events: list[Event] | None = [] if trace else None
+        self.slots = [SlotFill(*(int(value) & WORD for value in fill)) for fill in slots]  # type: ignore[arg-type]
+        self.rows: list[tuple[Value, ...]] = []
+        self.troubles: list[TroubleRecord] = []
         self.loads = 0
         self.faults = 0
-        self.last: FaultRecord | None = None
-        self.ended: FaultRecord | None = None
-        self.troubles: list[TroubleRecord] = []
-        self.rows: list[tuple[Value, ...]] = []
-        self.rows_append = self.rows.append
-        self._read = cast("Callable[[int, int], bytes]", machine.memory.read)
-        self._shift = machine.page_shift
-        self._mask = (1 << machine.page_shift) - 1
-        self._root = machine.root
-        self._salt = machine.root >> machine.page_shift
-        # A page of the kernel's own root is an int, of another root a pair: one comparison tells both.
-        self._tags: list[Any] = [None] * TLB_ENTRIES
-        self._bases = [0] * TLB_ENTRIES
+        self.last = FaultRecord(Code.NONE, 0, 0)
+        self.events: list[Event] = []
+        self._memory = machine.memory
+        self.tick = counter(budget)
+        self.load = self._loader(trace=trace)
+        entries = [self._table_loader(size, trace=trace) for size in (4, 8)]
 
-    # --- faults
+        def translate(root: int, gva: int) -> int:
+            return walk(*entries, self.tick, self.fault, root, gva, *machine.geometry)[0]
+
+        self.page, self.page_in = self._translation(machine, translate)
+
+    # --- faults and troubles
 
     def fault(self, code: Code, address: int, value: int, message: int = 0) -> NoReturn:
-        """Fault."""
+        """Count a fault, and raise it.
+
+        Raises:
+            Taken: Always.
+        """
+        raise Taken(self.record(code, address, value, message))
+
+    def record(self, code: Code, address: int = 0, value: int = 0, message: int = 0) -> FaultRecord:
+        """Count a fault, which becomes the last one."""
         self.faults += 1
-        self.last = FaultRecord(code, address & _WORD, value & _WORD, message)
-        raise Stop
-
-    def end(self, code: Code, address: int = 0, value: int = 0) -> NoReturn:
-        """End the run."""
-        self.faults += 1
-        self.last = self.ended = FaultRecord(code, address & _WORD, value & _WORD)
-        raise End
-
-    def fail(self, message: int, value: int) -> NoReturn:
-        """``Raise`` of a probe."""
-        self.fault(Code.PROGRAM, 0, value, message)
-
-    def index(self, at: int, length: int, size: int) -> int:
-        """Return an index of a local array or buffer, if ``size`` elements fit behind it."""
-        if at < 0 or at + size > length:
-            self.fault(Code.INDEX, at, length)
-        return at
-
-    def tick(self) -> None:
-        """Spend one of the budget."""
-        if not self.ticks:
-            self.end(Code.BUDGET)
-        self.ticks -= 1
+        self.last = FaultRecord(code, address & WORD, value & WORD, message)
+        return self.last
 
     def trouble(self, message: int, value: int, faulted: bool, torn: bool) -> None:
         """Note a trouble."""
         if len(self.troubles) < MOST_TROUBLES:
-            fault = (self.last or FaultRecord(Code.NONE, 0, 0)) if faulted else None
-            self.troubles.append(TroubleRecord(message, value, fault, torn))
+            self.troubles.append(TroubleRecord(message, value, self.last if faulted else None, torn))
 
     # --- loads
 
-    def load(self, gva: int, size: int) -> int:
-        """Load ``size`` bytes by the kernel's root: a look into the cache and a read."""
-        page = gva >> self._shift
-        at = (page ^ self._salt) & (TLB_ENTRIES - 1)
-        if gva & (size - 1):
-            self.fault(Code.MISALIGNED, gva, size)
-        if self._tags[at] != page:
-            self._bases[at] = self.translate(self._root, gva)
-            self._tags[at] = page
-        return self._load(self._bases[at] + (gva & self._mask), gva, size)
+    def sized(self, fill: SlotFill, page: Callable[..., int]) -> Callable[..., int]:
+        """Return ``page`` for a slot; one that always faults where no integer has the slot's size."""
+        return page if fill.size in _SIZES else self._odd_size
 
-    def load_user(self, gva: int, size: int, root: int) -> int:
-        """Load ``size`` bytes by another root."""
-        if root == self._root:
-            return self.load(gva, size)
-        page = gva >> self._shift
-        at = (page ^ (root >> self._shift)) & (TLB_ENTRIES - 1)
-        if gva & (size - 1):
-            self.fault(Code.MISALIGNED, gva, size)
-        if self._tags[at] != (root, page):
-            self._bases[at] = self.translate(root, gva)
-            self._tags[at] = (root, page)
-        return self._load(self._bases[at] + (gva & self._mask), gva, size)
+    def _odd_size(self, gva: int, size: int, _root: int = 0) -> NoReturn:
+        self.fault(Code.SIZE, gva, size)
 
-    def load_slot(self, gva: int, slot: int) -> int:
-        """Load the member that a slot describes, at its address."""
-        fill = self.slots[slot]
-        if fill.size not in _SIZES:
-            self.fault(Code.SIZE, gva, fill.size)
-        return extract(self.load(gva, fill.size), fill)
+    def _loader(self, *, trace: bool) -> Callable[[int, int, int], int]:
+        read = cast("Callable[[int, int], bytes]", self._memory.read)
+        from_bytes, record = int.from_bytes, self.events.append
 
-    def load_user_slot(self, gva: int, slot: int, root: int) -> int:
-        """Load a member by another root."""
-        fill = self.slots[slot]
-        if fill.size not in _SIZES:
-            self.fault(Code.SIZE, gva, fill.size)
-        return extract(self.load_user(gva, fill.size, root), fill)
+        def load(gpa: int, gva: int, size: int) -> int:
+            try:
+                data = read(gpa, size)
+            except YamoriError:
+                if gpa > WORD:  # the guest's tables led to the very end: it goes on at the start, as in C
+                    return load(gpa & WORD, gva, size)
+                self._unread(gpa, size)
+            self.loads += 1
+            if trace:
+                record(("V", gva, size))
+            return from_bytes(data, "little")
 
-    def _load(self, gpa: int, gva: int, size: int) -> int:
-        value = self.read(gpa, size)
-        if self.events is not None:
-            self.events.append(("V", gva, size))
-        self.loads += 1
-        return value
+        return load
 
-    def read(self, gpa: int, size: int) -> int:
-        """Read guest physical memory once."""
-        try:
-            return int.from_bytes(self._read(gpa, size), "little")
-        except MemoryFault:
-            self.fault(Code.OUTSIDE, gpa, size)
-        except TargetError:
-            self.end(Code.GONE, gpa, size)
+    def _table_loader(self, size: int, *, trace: bool) -> Callable[[int], int]:
+        """Return the function by which walkers load entries of a size."""
+        read = cast("Callable[[int, int], bytes]", self._memory.read)
+
+        def load(gpa: int) -> int:
+            if gpa & (size - 1):
+                self.fault(Code.MISALIGNED, gpa, size)
+            try:
+                data = read(gpa, size)
+            except YamoriError:
+                self._unread(gpa, size)
+            if trace:
+                self.events.append(("P", gpa, size))
+            return int.from_bytes(data, "little")
+
+        return load
+
+    def _unread(self, gpa: int, size: int) -> NoReturn:
+        """Say why a read failed: there is no such RAM, or the host no longer gives it.
+
+        Raises:
+            Taken: There is none.
+            Gone: The host failed.
+        """
+        if any(region.gpa <= gpa and gpa + size <= region.end for region in self._memory.regions):
+            self.record(Code.GONE, gpa, size)
+            raise Gone
+        self.fault(Code.OUTSIDE, gpa, size)
 
     # --- translation
 
-    def translate(self, root: int, gva: int) -> int:
-        """Walk the page tables for the page of an address, and return its GPA."""
-        if root == self._root and not self.machine.kernel[0] <= gva <= self.machine.kernel[1]:
-            self.fault(Code.NOT_KERNEL, gva, 0)
-        page = gva & ~self._mask
+    def _translation(
+        self, machine: Machine, translate: Callable[[int, int], int]
+    ) -> tuple[Callable[[int, int], int], Callable[[int, int, int], int]]:
+        """Return ``page`` and ``page_in``, which share an empty cache."""
+        fault, shift, own = self.fault, machine.page_shift & 63, machine.root & WORD
+        first, last = (address & WORD for address in machine.kernel)
+        inside, most = (1 << shift) - 1, TLB_ENTRIES - 1
+        own_bits = own >> shift
+        # What an entry is for: the page, and above it the root, less the kernel's own. So that is a small number.
+        tags, bases = [-1] * TLB_ENTRIES, [0] * TLB_ENTRIES
 
-        def stop(message: int, value: int) -> NoReturn:
-            self.fault(Code.UNMAPPED, page, value, message)
+        def miss(entry: int, tag: int, gva: int, root: int) -> None:
+            if root == own and not first <= gva <= last:
+                fault(Code.NOT_KERNEL, gva, 0)
+            bases[entry] = translate(root, gva & ~inside)
+            tags[entry] = tag
 
-        return self.walk(self.phys4, self.phys8, stop, self.tick, root, page, *self.machine.geometry)[0]
+        def page(gva: int, size: int) -> int:
+            if gva & (size - 1):
+                fault(Code.MISALIGNED, gva, size)
+            number = gva >> shift
+            entry = (number ^ own_bits) & most
+            if tags[entry] != number:
+                miss(entry, number, gva, own)
+            return bases[entry] + (gva & inside)
 
-    def phys4(self, gpa: int) -> int:
-        """Load an entry of 4 bytes of a page table."""
-        return self._phys(gpa, 4)
+        def page_in(gva: int, size: int, root: int) -> int:
+            if gva & (size - 1):
+                fault(Code.MISALIGNED, gva, size)
+            number = gva >> shift
+            entry = (number ^ (root >> shift)) & most
+            tag = number | (root ^ own) << 64
+            if tags[entry] != tag:
+                miss(entry, tag, gva, root)
+            return bases[entry] + (gva & inside)
 
-    def phys8(self, gpa: int) -> int:
-        """Load an entry of 8 bytes of a page table."""
-        return self._phys(gpa, 8)
-
-    def _phys(self, gpa: int, size: int) -> int:
-        if gpa & (size - 1):
-            self.fault(Code.MISALIGNED, gpa, size)
-        value = self.read(gpa, size)
-        if self.events is not None:
-            self.events.append(("P", gpa, size))
-        return value
-
-
-def extract(value: int, fill: SlotFill) -> int:
-    """Return a member's value: a bit-field cut out of its storage unit, a signed one extended."""
-    width = fill.size * 8
-    if fill.bits:
-        width = min(fill.bits, 64)
-        value = value >> fill.shift & (1 << width) - 1
-    if fill.signed and value >> (width - 1) & 1:
-        return value - (1 << width)
-    return value
+        return page, page_in
