@@ -24,7 +24,7 @@ from yamori.memory.host import HostMemory
 from yamori.probes.banner import banner
 from yamori.probes.banner_text import parse
 from yamori.probes.plist import plist
-from yamori.probes.run import run, run_probe
+from yamori.probes.run import run_probe
 from yamori.probes.syscall import syscall
 from yamori.records import Banner, Process, Result, SystemCall
 
@@ -68,7 +68,7 @@ class Guest:
         """Say what runs in the guest: one row."""
         with _named(self.vm):
             self._check()
-            return run(self.kernel, banner(self.kernel))
+            return banner(self.kernel)
 
     def known_trouble(self, advisories: str | Path | None = None) -> Trouble:
         """Compare the kernel's version and compiler with what is known to be wrong with them.

@@ -50,15 +50,18 @@ def stopped_in_the_kernel(monitor: Monitor, guest: Guest) -> None:
     pytest.fail("the vCPU was never in the kernel's text")
 
 
+def pointer(guest: Guest, gva: int, struct: str, member: str) -> GVA:
+    return guest.kernel.space.pointer(GVA(gva + guest.profile.require(struct, member).offset))
+
+
 def addresses(guest: Guest) -> list[GVA]:
     """Kernel addresses of every kind: image, linear map, stacks, modules' and vmalloc's surroundings, and holes."""
     chance = random.Random(2026)
     kernel = guest.kernel
     interesting = [kernel.profile.init.gva, kernel.profile.root.gpa + kernel.profile.init.image_offset]
     for task in guest.plist():
-        struct = kernel.struct("task_struct", task.task)
-        interesting += [task.task, struct.load("stack"), struct.load("real_cred"), struct.load("signal")]
-        interesting += [struct.load("mm")] if struct.load("mm") else []
+        members = [pointer(guest, task.task, "task_struct", name) for name in ("stack", "real_cred", "signal", "mm")]
+        interesting += [task.task, *filter(None, members)]
     interesting += [symbol.address for symbol in chance.sample(list(kernel.profile.symbols[0]), 500)]
     found: list[GVA] = []
     while len(found) < LOOKUPS:
@@ -107,9 +110,9 @@ def test_user_addresses(vm: lab.Machine, guest: Guest) -> None:
         match = re.match(r"(\d+)/maps ([0-9a-f]+)-[0-9a-f]+ r\S+ 0+ \S+ [1-9]", line)
         if not match or int(match[1]) not in tasks:
             continue
-        mm = kernel.struct("task_struct", tasks[int(match[1])]).follow("mm", "mm_struct")
+        mm = pointer(guest, tasks[int(match[1])], "task_struct", "mm")
         assert mm
-        assert kernel.user_space(mm).read(GVA(int(match[2], 16)), 4) == b"\x7fELF"
+        assert kernel.user_space(pointer(guest, mm, "mm_struct", "pgd")).read(GVA(int(match[2], 16)), 4) == b"\x7fELF"
         checked += 1
     assert checked >= 10
 

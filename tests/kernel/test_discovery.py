@@ -25,7 +25,6 @@ from yamori.kernel.symbols import Symbol, Symbols
 from yamori.memory.physical import BytesMemory, PhysicalMemory
 from yamori.probes.banner import banner
 from yamori.probes.plist import plist
-from yamori.probes.run import run
 from yamori.probes.syscall import syscall
 
 SOURCES = {
@@ -55,7 +54,7 @@ def survives(memory: PhysicalMemory) -> Kernel | None:
     kernel = None
     with within(20), suppress(YamoriError):
         kernel = discover(memory)
-        run(kernel, banner(kernel))
+        banner(kernel)
         plist(kernel, threads=True)
         syscall(kernel)
     return kernel
@@ -70,7 +69,7 @@ def test_guest_is_read_whatever_names_its_root(machine: Machine, shape: Shape) -
     assert kernel.profile.doubts == []
     assert kernel.profile.root.gpa == machine.base + machine.root_at
     assert kernel.profile.root.geometry.format == machine.name
-    (row,) = run(kernel, banner(kernel)).rows
+    (row,) = banner(kernel).rows
     assert (row.banner, row.release, row.nodename) == (synthetic.BANNER, synthetic.RELEASE, "gecko")
     assert (row.machine, row.build_id) == (machine.uname, synthetic.BUILD_ID if shape.vmcoreinfo else "")
     if shape.kallsyms:
@@ -310,7 +309,7 @@ def test_decoys_of_banner_and_uts(at: int) -> None:
     guest.ram[at + 0x800 : at + 0x800 + 6 * 65] = b"".join(text.ljust(65, b"\0") for text in fields)
     same = synthetic.BANNER.replace("builder", "decoy").encode() + b"\n\0"
     guest.ram[at + 0x1000 : at + 0x1000 + len(same)] = same
-    (row,) = run(kernel := discover(guest.memory()), banner(kernel)).rows
+    (row,) = banner(kernel := discover(guest.memory())).rows
     assert (row.banner, row.nodename, row.release) == (synthetic.BANNER, "gecko", synthetic.RELEASE)
     assert kernel.profile.doubts == []
 
@@ -345,7 +344,7 @@ def test_release_that_no_banner_repeats_is_doubted() -> None:
 def test_host_name_may_be_anything(name: bytes) -> None:
     guest = build()
     guest.write(guest.symbols["init_uts_ns"] + 65, name.ljust(65, b"\0"))
-    (row,) = run(kernel := discover(guest.memory()), banner(kernel)).rows
+    (row,) = banner(discover(guest.memory())).rows
     assert row.nodename.isprintable()
     assert row.nodename.isascii()
     assert row.release == synthetic.RELEASE

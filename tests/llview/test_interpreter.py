@@ -30,6 +30,7 @@ from yamori.llview.faults import MOST_TROUBLES, TLB_ENTRIES, Code, FaultRecord
 from yamori.llview.interpreter import Interpreter, walker
 from yamori.llview.ir import BOOL, END, S16, U16, U32, U64, Const, Local, Statement
 from yamori.llview.machine import Machine, Outcome, SlotFill
+from yamori.llview.verify import VerifyError
 from yamori.memory.physical import BytesMemory
 from yamori.translation.loads import PhysicalLoads
 
@@ -320,25 +321,17 @@ def test_a_walker_that_does_not_end_is_stopped() -> None:
         walker(endless)(PhysicalLoads(guest().memory), BASE, FIRST, 0)
 
 
-def test_a_walker_that_leaves_an_array() -> None:
+def test_a_walker_has_neither_arrays_nor_attempts() -> None:
+    """Nothing but the table and the tables' format decides what a walk does, and any fault ends it."""
     wild = flat_walker()
     wild.arrays = {"few": (U64, 2)}
     wild.body.insert(0, ir.StoreArray(place=P, fault=END, array="few", at=Local("bias", U64), value=Const(1, U64)))
-    assert walker(wild)(PhysicalLoads(guest().memory), BASE, FIRST, 1) == (PAGE + 1,)
-    with pytest.raises(TranslationFault, match=r"array of 2 \(0x2\)"):
-        walker(wild)(PhysicalLoads(guest().memory), BASE, FIRST, 2)
-
-
-def test_a_walkers_attempt_takes_what_its_loads_raise() -> None:
     careful = flat_walker()
     careful.locals["failed"] = BOOL
     entry = careful.body[0]
     assert isinstance(entry, ir.LoadPhys)
     entry.fault = "try"
     careful.body[0] = ir.Attempt(place=P, label="try", failed=Local("failed", BOOL), body=[entry])
-    careful.body.insert(
-        1, ir.If(place=P, condition=Local("failed", BOOL), then=[ir.Return(place=P, values=[Const(6, U64)])])
-    )
-    assert walker(careful)(PhysicalLoads(guest().memory), 0, FIRST, 0) == (6,)
-    found = outcome(*at(FIRST, root=0), on=replace(guest(), walker=careful))
-    assert (found.faults, found.ended) == (2, FaultRecord(Code.OUTSIDE, 6, 8))
+    for refused in (wild, careful):
+        with pytest.raises(VerifyError, match="a walker has no|in a walker"):
+            walker(refused)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-
 from yamori.llview import ir
 from yamori.llview.ir import BOOL, S64, U64, Binary, Expression, IntType
 
@@ -26,37 +23,6 @@ def c_number(value: int, kind: IntType = U64) -> str:
     if kind.bits == 64:
         return f"{'INT64_C' if kind.signed else 'UINT64_C'}({digits})"
     return digits if kind.signed or kind == BOOL else f"{digits}u"
-
-
-def names(prefix: str, wanted: Iterable[str]) -> dict[str, str]:
-    """Give every name of a program a C identifier; the prefix keeps it apart from keywords, macros and other names."""
-    given: dict[str, str] = {}
-    used: set[str] = set()
-    for name in wanted:
-        plain = prefix + re.sub(r"\W", "_", name, flags=re.ASCII)
-        unique, count = plain, 1
-        while unique in used:
-            count += 1
-            unique = f"{plain}_{count}"
-        used.add(unique)
-        given[name] = unique
-    return given
-
-
-def quoted(text: str) -> str:
-    """Return text of anywhere as it may stand in a comment."""
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return printable.replace("*/", "* /").replace("/*", "/ *")
-
-
-def bare(text: str) -> str:
-    """Return an expression's text without the parentheses around all of it."""
-    depth = 0
-    for at, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if depth == 0 and at < len(text) - 1:
-            return text
-    return text[1:-1] if text.startswith("(") else text
 
 
 class Expressions:

@@ -8,8 +8,9 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from yamori.llview import ir
-from yamori.llview.c_expressions import Expressions, bare, c_number, c_type, converted, names, quoted
+from yamori.llview.c_expressions import Expressions, c_number, c_type, converted
 from yamori.llview.ir import BOOL, END, S64, U64, Expression, IntType, Program, Statement
+from yamori.llview.writing import bare, names, quoted
 
 _SLOTS = "LL_UNUSED const struct ll_slot *const restrict slots = (const struct ll_slot *)(uintptr_t)c->slots;"
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import builtins
+from enum import Enum
+from types import ModuleType
 from typing import Any, NoReturn, cast
 
 from yamori.llview import ir
-from yamori.llview.ir import BOOL, U64, IntType
+from yamori.llview.calculations import Calculations, is_null
+from yamori.llview.ir import U64, IntType
 from yamori.llview.language import TEXT_BYTES, Kernel, Named, Struct
-from yamori.llview.lowering import Lowering, promoted
-from yamori.llview.types import ArrayType, PtrType, StructType, TextType, Type, member_type
+from yamori.llview.types import ArrayType, PtrType, StructType, TextType, Type, attribute, member_type
 from yamori.llview.values import (
     Constant,
     GuestArray,
@@ -24,52 +27,49 @@ from yamori.llview.values import (
     describe,
 )
 
-ARITHMETIC: dict[type[ast.operator], ir.BinaryOperator] = {
-    ast.Add: "+",
-    ast.Sub: "-",
-    ast.Mult: "*",
-    ast.FloorDiv: "//",
-    ast.Mod: "%",
-    ast.BitAnd: "&",
-    ast.BitOr: "|",
-    ast.BitXor: "^",
-    ast.LShift: "<<",
-    ast.RShift: ">>",
+INSTEAD: dict[type[ast.AST], tuple[str, str]] = {
+    ast.Lambda: ("a lambda", "write a helper"),
+    ast.ListComp: ("a list comprehension", "write a for loop, and local_array() for what it keeps"),
+    ast.SetComp: ("a set comprehension", "write a for loop"),
+    ast.DictComp: ("a dict comprehension", "write a for loop"),
+    ast.GeneratorExp: ("a generator expression", "write a for loop, or a helper with one yield"),
+    ast.List: ("a list", "say local_array(u64, n)"),
+    ast.Dict: ("a dict", "say local_array(), there is no heap"),
+    ast.Set: ("a set", "say local_array(), there is no heap"),
+    ast.JoinedStr: ("an f-string", "texts are fixed: give the value as second argument, as in trouble('...', value)"),
+    ast.Await: ("await", "programs run to their end at once"),
+    ast.Yield: ("yield as a value", "write it as a statement of its own"),
+    ast.YieldFrom: ("yield from", "say `for x in ...: yield x`"),
+    ast.NamedExpr: ("':='", "assign in a statement of its own"),
+    ast.Starred: ("'*'", "name each one"),
+    ast.Slice: ("a slice", "say text(address, limit) for a part of a string"),
 }
-COMPARISONS: dict[type[ast.cmpop], ir.Comparison] = {
-    ast.Eq: "==",
-    ast.NotEq: "!=",
-    ast.Lt: "<",
-    ast.LtE: "<=",
-    ast.Gt: ">",
-    ast.GtE: ">=",
-}
-INSTEAD: dict[type[ast.AST], str] = {
-    ast.Div: "say // for integers",
-    ast.Pow: "say 1 << n for a power of two",
-    ast.MatMult: "matrices have no place here",
-    ast.Lambda: "write a helper",
-    ast.ListComp: "write a for loop, and local_array() for what it keeps",
-    ast.SetComp: "write a for loop",
-    ast.DictComp: "write a for loop",
-    ast.GeneratorExp: "write a for loop, or a helper with one yield",
-    ast.List: "say local_array(u64, n)",
-    ast.Dict: "say local_array(), there is no heap",
-    ast.Set: "say local_array(), there is no heap",
-    ast.JoinedStr: "texts are fixed: give the value as second argument, as in trouble('...', value)",
-    ast.Await: "programs run to their end at once",
-    ast.NamedExpr: "assign in a statement of its own",
-    ast.Starred: "name each argument",
-    ast.Slice: "say text(address, limit) for a part of a string",
-    ast.Is: "say == NULL",
-    ast.IsNot: "say != NULL",
-    ast.In: "compare with each one: a == x or a == y",
-    ast.NotIn: "compare with each one: a != x and a != y",
-    ast.Invert: "",
+BUILTINS = {
+    "len": "count in a variable; a text's length is a matter of its reader",
+    "print": "rows are given out by emit(), remarks by trouble()",
+    "min": "say a if a < b else b",
+    "max": "say a if a > b else b",
+    "abs": "say x if x >= 0 else -x",
+    "enumerate": "count in a variable",
+    "zip": "go through one, and count",
+    "list": "say local_array(u64, n)",
+    "dict": "say local_array(), there is no heap",
+    "set": "say local_array(), there is no heap",
+    "hasattr": "say exists(task.member)",
+    "getattr": "say task.member",
+    "str": "say text(address, limit)",
+    "ord": "keep the number under a name at the top of the file",
+    "any": "write a for loop",
+    "all": "write a for loop",
+    "sum": "write a for loop",
+    "divmod": "say // and %",
+    "pow": "say 1 << n for a power of two",
+    "super": "write a helper",
+    "Exception": "say stop('why', value)",
 }
 
 
-class Expressions(Lowering):
+class Expressions(Calculations):
     """Lowers expressions."""
 
     def value(self, node: ast.expr) -> Value:
@@ -82,25 +82,12 @@ class Expressions(Lowering):
 
     def refuse(self, node: ast.AST) -> NoReturn:
         """Refuse something that Python has and the language has not."""
-        name = type(node).__name__
-        words = {"ListComp": "a list comprehension", "JoinedStr": "an f-string", "Lambda": "a lambda"}
-        what = words.get(name, f"{name!r} of Python")
-        self.fail(f"{what} is not part of the language", node, hint=INSTEAD.get(type(node), ""))
+        what, instead = INSTEAD.get(type(node), (f"{type(node).__name__!r} of Python", ""))
+        self.fail(f"{what} is not part of the language", node, hint=instead)
 
     def int_of(self, node: ast.expr, kind: IntType | None = None) -> ir.Expression:
         """Return an integer expression's value, converted to ``kind`` where that loses nothing."""
         return self.number(self.value(node), node, kind)
-
-    def condition(self, node: ast.expr) -> ir.Expression:
-        """Return a condition: a ``BOOL``. Numbers are true when they are not 0."""
-        value = self.value(node)
-        if isinstance(value, Constant):
-            value = self.literal(value.value, node)
-        if isinstance(value, Reference | Pointer):
-            self.fail("a pointer is no condition", node, hint="compare it with NULL")
-        if not isinstance(value, Number):
-            self.fail(f"{describe(value)} is no condition", node)
-        return self.cast(value.expression, BOOL)
 
     # --- names and constants
 
@@ -112,11 +99,15 @@ class Expressions(Lowering):
     def _name(self, node: ast.Name) -> Value:
         if node.id in self.frame.variables:
             return self.frame.variables[node.id]
+        if node.id in self.frame.stored:
+            self.fail(f"{node.id!r} is used before anything is assigned to it", node, hint=f"say {node.id} = 0 first")
         if node.id in self.frame.scope.names:
             return Constant(self.frame.scope.names[node.id])
-        builtins: dict[str, object] = {"range": range, "bool": bool, "int": int}
-        if node.id in builtins:
-            return Constant(builtins[node.id])
+        known: dict[str, object] = {"range": range, "bool": bool, "int": int}
+        if node.id in known:
+            return Constant(known[node.id])
+        if hasattr(builtins, node.id):
+            self.fail(f"{node.id!r} of Python is not part of the language", node, hint=BUILTINS.get(node.id, ""))
         self.fail(f"the name {node.id!r} is not known", node, hint="a variable must be assigned before it is used")
 
     def _tuple(self, node: ast.Tuple) -> Value:
@@ -134,28 +125,30 @@ class Expressions(Lowering):
             if node.attr not in owner.names:
                 self.fail(f"it has no field {node.attr!r}", node, hint=f"there are {', '.join(owner.names)}")
             return owner.values[owner.names.index(node.attr)]
-        if isinstance(owner, Constant) and hasattr(owner.value, node.attr):
-            return Constant(getattr(owner.value, node.attr))
+        if isinstance(owner, Constant) and isinstance(owner.value, ModuleType | type | Enum | tuple):
+            missing = object()
+            found = getattr(owner.value, node.attr, missing)
+            if found is not missing:
+                return Constant(found)
         self.fail(f"{describe(owner)} has no member {node.attr!r}", node)
 
     def declared(self, owner: Reference | Symbols, node: ast.Attribute) -> tuple[Type, int]:
         """Return a member's or symbol's type and slot."""
-        if isinstance(owner, Reference):
-            declaration: type[Struct | Kernel] = owner.struct.declaration
-            kind = member_type(owner.struct.declaration, node.attr, self.word.bits // 8)
-        else:
-            declaration = owner.declaration
-            kind = member_type(owner.declaration, node.attr, self.word.bits // 8)
+        declaration: type[Struct | Kernel] = (
+            owner.declaration if isinstance(owner, Symbols) else owner.struct.declaration
+        )
+        kind = member_type(declaration, node.attr, self.word.bits // 8)
         if kind is None:
             self.fail(
                 f"{declaration.__name__} declares no member {node.attr!r}",
                 node,
                 hint=f"add `{node.attr}: ...` to class {declaration.__name__}",
             )
+        renamed = attribute(declaration, node.attr)
+        name = renamed.path if isinstance(renamed, Named) else node.attr
         if isinstance(owner, Reference):
-            renamed = getattr(owner.struct.declaration, node.attr, None)
-            return kind, self.member(owner.struct, renamed.path if isinstance(renamed, Named) else node.attr)
-        return kind, self.slot(ir.SlotSpec("symbol", node.attr))
+            return kind, self.member(owner.struct, name)
+        return kind, self.slot(ir.SlotSpec("symbol", name))
 
     def _load_member(self, owner: Reference, node: ast.Attribute) -> Value:
         kind, slot = self.declared(owner, node)
@@ -206,8 +199,14 @@ class Expressions(Lowering):
 
     # --- loads
 
+    def virtual(self) -> None:
+        """Refuse loads by virtual address in a walker."""
+        if self.program.kind == "walker":
+            self.fail("a walker loads physical memory", hint="say phys_u64(gpa)")
+
     def load(self, address: ir.Expression, kind: IntType, *, slot: int | None = None, name: str = "t") -> Number:
         """Load an integer of the guest's kernel."""
+        self.virtual()
         target = self.temporary(kind, name.strip("_") or "t")
         size = 0 if slot is not None else (kind.bits // 8 or 1)
         self.add(ir.LoadVirt(place=self.place, fault=self.fault, target=target, address=address, size=size, slot=slot))
@@ -217,6 +216,7 @@ class Expressions(Lowering):
         self, address: ir.Expression, length: ir.Expression, limit: int, root: ir.Expression | None = None
     ) -> Text:
         """Copy a string out of the guest, at most ``limit`` bytes."""
+        self.virtual()
         buffer = self.fresh("text")
         self.program.buffers[buffer] = -(-limit // 8) * 8
         if not isinstance(length, ir.Const):
@@ -251,184 +251,24 @@ class Expressions(Lowering):
             kind = owner.element if isinstance(owner, GuestArray) else owner.target
             stride = owner.stride if isinstance(owner, GuestArray) else self.size(kind, node)
             index = self.cast(self.int_of(node.slice), self.word)
-            return self.thing(kind, self.plus(owner.address, ir.Binary("*", index, stride, self.word)))
+            return self.thing(kind, self.plus(owner.address, self.binary("*", index, stride, self.word)))
         if isinstance(owner, Constant) and isinstance(owner.value, tuple | list | str | bytes):
-            index_value = self.value(node.slice)
-            if isinstance(index_value, Constant) and isinstance(index_value.value, int):
-                return Constant(owner.value[index_value.value])
-            self.fail("a table of constants needs a constant index", node.slice, hint="say if ... elif ...")
+            return self._entry(owner.value, node)
+        if isinstance(owner, Reference):
+            self.fail(f"{describe(owner)} cannot be indexed", node, hint="declare it as Array[...], or use its members")
         self.fail(f"{describe(owner)} cannot be indexed", node)
 
-    # --- operators
+    def _entry(self, table: Any, node: ast.Subscript) -> Value:
+        index = self.value(node.slice)
+        number = index.expression if isinstance(index, Number) else None
+        at = number.value if isinstance(number, ir.Const) else index.value if isinstance(index, Constant) else None
+        if not isinstance(at, int):
+            self.fail("a table of constants needs a constant index", node.slice, hint="say if ... elif ...")
+        if not -len(table) <= at < len(table):
+            self.fail(f"the table has {len(table)} entries, and none of number {at}", node.slice)
+        return Constant(table[at])
 
-    def _binop(self, node: ast.BinOp) -> Value:
-        operator = ARITHMETIC.get(type(node.op))
-        if operator is None:
-            self.fail(
-                f"{type(node.op).__name__} is not part of the language", node, hint=INSTEAD.get(type(node.op), "")
-            )
-        left, right = self.value(node.left), self.value(node.right)
-        if isinstance(left, Constant) and isinstance(right, Constant):
-            return self._folded(node, operator, left.value, right.value)
-        one, other = self._pair(left, right, node)
-        if operator in {"<<", ">>"}:
-            kind = one.type if one.type.bits >= 32 else ir.U32 if not one.type.signed else ir.S32
-            if isinstance(one.expression, ir.Const):
-                kind = ir.U64
-            amount = self.cast(other.expression, ir.U64 if other.type.bits == 64 else ir.U32)
-            return Number(ir.Binary(operator, self.cast(one.expression, kind), amount, kind))
-        kind = self.common(one, other, node)
-        if operator in {"//", "%"} and (not isinstance(other.expression, ir.Const) or other.expression.value <= 0):
-            self.fail("the divisor has to be a positive constant", node.right)
-        if operator in {"//", "%"} and kind.signed:
-            self.fail("only unsigned numbers can be divided", node.left, hint="say u64(...)")
-        return Number(ir.Binary(operator, self.cast(one.expression, kind), self.cast(other.expression, kind), kind))
-
-    def _pair(self, left: Value, right: Value, node: ast.AST) -> tuple[Number, Number]:
-        """Return two numbers; one that is written in the source has the other's type where it fits."""
-        numbers = [Number(self.number(value, node)) for value in (left, right)]
-        for index, value in enumerate((left, right)):
-            kind = promoted(numbers[1 - index].type)
-            if isinstance(value, Constant) and not isinstance(value.value, bool) and self.fits(numbers[index], kind):
-                numbers[index] = Number(self.cast(numbers[index].expression, kind))
-        return numbers[0], numbers[1]
-
-    def _folded(self, node: ast.BinOp, operator: str, left: Any, right: Any) -> Value:
-        if not isinstance(left, int) or not isinstance(right, int):
-            self.fail("only numbers can be reckoned with", node)
-        if (operator in {"//", "%"} and right == 0) or (operator in {"<<", ">>"} and not 0 <= right < 64):
-            self.fail("this number does not exist", node)
-        operations = {
-            "+": int.__add__,
-            "-": int.__sub__,
-            "*": int.__mul__,
-            "//": int.__floordiv__,
-            "%": int.__mod__,
-            "&": int.__and__,
-            "|": int.__or__,
-            "^": int.__xor__,
-            "<<": int.__lshift__,
-            ">>": int.__rshift__,
-        }
-        return Constant(operations[operator](left, right))
-
-    def _unaryop(self, node: ast.UnaryOp) -> Value:
-        if isinstance(node.op, ast.Not):
-            return Number(ir.Not(self.condition(node.operand)))
-        operand = self.value(node.operand)
-        if isinstance(operand, Constant) and isinstance(operand.value, int):
-            return Constant(-operand.value if isinstance(node.op, ast.USub) else ~operand.value)
-        value = self.number(operand, node.operand)
-        kind = value.type if value.type.bits >= 32 else IntType(32, value.type.signed)
-        value = self.cast(value, kind)
-        if isinstance(node.op, ast.USub):
-            return Number(ir.Binary("-", ir.Const(0, kind), value, kind))
-        if isinstance(node.op, ast.Invert):
-            return Number(ir.Binary("^", value, ir.Const(kind.wrap(-1), kind), kind))
-        return Number(value)
-
-    def _compare(self, node: ast.Compare) -> Value:
-        values = [self.value(node.left)]
-        places = [node.left, *node.comparators]
-        result: ir.Expression | None = None
-        for index, (operator, right) in enumerate(zip(node.ops, node.comparators, strict=True)):
-            if type(operator) not in COMPARISONS:
-                name = {"Is": "is", "IsNot": "is not", "In": "in", "NotIn": "not in"}[type(operator).__name__]
-                self.fail(f"{name!r} is not part of the language", node, hint=INSTEAD[type(operator)])
-            values.append(self.value(right))
-            one = self._compared(values[index], values[index + 1], COMPARISONS[type(operator)], places[index + 1])
-            result = one if result is None else ir.Binary("&", result, one, BOOL)
-        assert result is not None  # noqa: S101  Python's grammar has one operator at least
-        return Number(result)
-
-    def _compared(self, left: Value, right: Value, operator: ir.Comparison, node: ast.expr) -> ir.Expression:
-        if isinstance(left, Text) or isinstance(right, Text):
-            return self._same_text(left, right, operator, node)
-        pair = (left, right)
-        if any(isinstance(one, Reference | Pointer) for one in pair):
-            self._comparable(left, right, operator, node)
-            return ir.Compare(operator, self.number(left, node, self.word), self.number(right, node, self.word))
-        one, other = self._pair(left, right, node)
-        if one.type == other.type:
-            return ir.Compare(operator, one.expression, other.expression)
-        kind = self.common(one, other, node)
-        return ir.Compare(operator, self.cast(one.expression, kind), self.cast(other.expression, kind))
-
-    def _comparable(self, left: Value, right: Value, operator: ir.Comparison, node: ast.expr) -> None:
-        for value in (left, right):
-            if not isinstance(value, Reference | Pointer) and not (isinstance(value, Constant) and value.value == 0):
-                self.fail(f"a pointer and {describe(value)} cannot be compared", node, hint="say address_of(...)")
-        if isinstance(left, Reference) and isinstance(right, Reference) and left.struct != right.struct:
-            self.fail(f"struct {left.struct.name} and struct {right.struct.name} cannot be compared", node)
-        if operator not in {"==", "!="}:
-            self.fail("pointers are equal or not", node, hint="say address_of(a) < address_of(b)")
-
-    def _same_text(self, left: Value, right: Value, operator: ir.Comparison, node: ast.expr) -> ir.Expression:
-        """Compare a text with one in the source, byte by byte, its end included."""
-        own, constant = (left, right) if isinstance(left, Text) else (right, left)
-        text = constant.value if isinstance(constant, Constant) else None
-        wanted = text.encode() if isinstance(text, str) else text
-        if not isinstance(own, Text) or not isinstance(wanted, bytes) or operator not in {"==", "!="}:
-            self.fail("a text is compared with one in the source, by == or !=", node)
-        size = self.program.buffers[own.buffer]
-        if b"\0" in wanted or len(wanted) > size:
-            return ir.Const(int(operator == "!="), BOOL)
-        padded = wanted + b"\0" * (len(wanted) < size)
-        result: ir.Expression = ir.Const(1, BOOL)
-        for at, byte in enumerate(padded):
-            target = self.temporary(ir.U8, "byte")
-            place = ir.Const(at, U64)
-            self.add(ir.LoadBuffer(place=self.place, fault=self.fault, target=target, buffer=own.buffer, at=place))
-            result = ir.Binary("&", result, ir.Compare("==", target, ir.Const(byte, ir.U8)), BOOL)
-        return ir.Not(result) if operator == "!=" else result
-
-    def _boolop(self, node: ast.BoolOp) -> Value:
-        """``and`` and ``or``: what is right of them is looked at only where it matters, for it may load."""
-        operator: ir.BinaryOperator = "&" if isinstance(node.op, ast.And) else "|"
-        result = self.condition(node.values[0])
-        for operand in node.values[1:]:
-            body: list[ir.Statement] = []
-            with self.into(body):
-                right = self.condition(operand)
-            if not body:
-                result = ir.Binary(operator, result, right, BOOL)
-                continue
-            kept = self.keep(result, "both" if operator == "&" else "either")
-            body.append(ir.Assign(place=self.place, target=kept, value=right))
-            self.add(ir.If(place=self.place, condition=kept if operator == "&" else ir.Not(kept), then=body))
-            result = kept
-        return Number(result)
-
-    def _ifexp(self, node: ast.IfExp) -> Value:
-        condition = self.condition(node.test)
-        if isinstance(condition, ir.Const):
-            return self.value(node.body if condition.value else node.orelse)
-        bodies: tuple[list[ir.Statement], list[ir.Statement]] = ([], [])
-        values = []
-        for body, part in zip(bodies, (node.body, node.orelse), strict=True):
-            with self.into(body):
-                values.append(self.value(part))
-        target = self._chosen(values[0], values[1], node)
-        for body, value, part in zip(bodies, values, (node.body, node.orelse), strict=True):
-            with self.into(body):
-                self.assign(target, value, part)
-        self.add(ir.If(place=self.place, condition=condition, then=bodies[0], otherwise=bodies[1]))
-        return target
-
-    def _chosen(self, one: Value, other: Value, node: ast.AST) -> Value:
-        """Return a new variable that can hold either of two values."""
-        for value in (one, other):
-            if isinstance(value, Reference):
-                return Reference(value.struct, self.temporary(self.word, "chosen"))
-            if isinstance(value, Pointer):
-                return Pointer(value.target, self.temporary(self.word, "chosen"))
-        numbers = (Number(self.number(one, node)), Number(self.number(other, node)))
-        if all(isinstance(number.expression, ir.Const) for number in numbers):  # the smallest fits wherever both do
-            kinds = (IntType(bits, signed) for bits in (8, 16, 32, 64) for signed in (False, True))
-            kind = next(kind for kind in kinds if all(self.fits(number, kind) for number in numbers))
-            return Number(self.temporary(kind, "chosen"))
-        kind = numbers[0].type if numbers[0].type == numbers[1].type else self.common(*numbers, node)
-        return Number(self.temporary(kind, "chosen"))
+    # --- variables
 
     def assign(self, target: Value, value: Value, node: ast.AST) -> None:
         """Assign to a variable, whose kind stays what it was at first."""
@@ -438,18 +278,80 @@ class Expressions(Lowering):
             for one, part in zip(target.values, value.values, strict=True):
                 self.assign(one, part, node)
             return
-        if isinstance(target, Text):
-            self.fail("a text cannot be assigned anew", node, hint="use another name")
-        place = target.expression if isinstance(target, Number) else getattr(target, "address", None)
+        if isinstance(target, Constant | Symbols) and target == value:
+            return
+        if isinstance(target, Text | LocalArray | Constant | Symbols):
+            self.fail(f"{describe(target)} keeps its name", node, hint="use another name for another one")
+        place = target.expression if isinstance(target, Number) else target.address
         if not isinstance(place, ir.Local):
             self.fail(f"{describe(target)} cannot be assigned to", node)
         self._same_kind(target, value, node)
-        self.add(ir.Assign(place=self.place, target=place, value=self.number(value, node, place.type)))
+        number = value.address if isinstance(value, GuestArray) else self.number(value, node, place.type)
+        self.add(ir.Assign(place=self.place, target=place, value=number))
 
     def _same_kind(self, target: Value, value: Value, node: ast.AST) -> None:
-        null = isinstance(value, Constant) and value.value == 0
-        if isinstance(target, Reference) and not null:
-            if not isinstance(value, Reference) or value.struct != target.struct:
+        if isinstance(target, Number):
+            if not isinstance(value, Number | Constant):
+                self.fail(f"{describe(value)} cannot be assigned to a number", node, hint="say address_of(...)")
+        elif isinstance(target, Reference):
+            alike = isinstance(value, Reference) and value.struct == target.struct
+            if not alike and not is_null(value):
                 self.fail(f"{describe(value)} cannot be assigned to a variable of struct {target.struct.name}", node)
-        elif isinstance(target, Number) and not isinstance(value, Number | Constant):
-            self.fail(f"{describe(value)} cannot be assigned to a number", node, hint="say address_of(...)")
+        elif isinstance(target, Pointer):
+            if not (isinstance(value, Pointer) and value.target == target.target) and not is_null(value):
+                self.fail(f"{describe(value)} cannot be assigned to a pointer of another type", node)
+        elif isinstance(target, GuestArray) and not (isinstance(value, GuestArray) and value[::2] == target[::2]):
+            self.fail(f"{describe(value)} cannot be assigned to an array of another type", node)
+
+    def converted(self, value: Value, kind: Type | None, node: ast.AST) -> Value:
+        """Return a value as something that is annotated as ``kind``; ``None`` there is for ``mypy`` alone."""
+        if isinstance(kind, IntType):
+            return Number(self.number(value, node, kind))
+        if isinstance(kind, PtrType) and isinstance(kind.target, StructType):
+            kind = kind.target
+        if is_null(value) and isinstance(kind, StructType):
+            return Reference(kind, ir.Const(0, self.word))
+        if is_null(value) and isinstance(kind, PtrType):
+            return Pointer(kind.target, ir.Const(0, self.word))
+        if kind is not None and not _is(value, kind):
+            what = f"struct {kind.name}" if isinstance(kind, StructType) else _NAMES[type(kind)]
+            self.fail(f"{what} is needed here, not {describe(value)}", node)
+        return value
+
+    def copied(self, value: Value, name: str, node: ast.AST) -> Value:
+        """Return a variable of its own with a value, so that nothing that changes later changes it."""
+        if isinstance(value, Constant) and isinstance(value.value, int):
+            value = self.literal(value.value, node)
+        if isinstance(value, Number):
+            return Number(self.keep(value.expression, name))
+        if isinstance(value, Reference):
+            return Reference(value.struct, self.keep(value.address, name))
+        if isinstance(value, Pointer):
+            return Pointer(value.target, self.keep(value.address, name))
+        if isinstance(value, GuestArray):
+            return value._replace(address=self.keep(value.address, name))
+        if isinstance(value, Record):
+            return Record(value.names, tuple(self.copied(part, name, node) for part in value.values))
+        return value
+
+
+_NAMES: dict[type, str] = {
+    PtrType: "a pointer of another type",
+    ArrayType: "an array of the guest's, of another type,",
+    TextType: "a text",
+}
+
+
+def _is(value: Value, kind: Type) -> bool:
+    match kind:
+        case StructType():
+            return isinstance(value, Reference) and issubclass(value.struct.declaration, kind.declaration)
+        case PtrType():
+            return isinstance(value, Pointer) and value.target == kind.target
+        case ArrayType():
+            return isinstance(value, GuestArray) and value.element == kind.element
+        case TextType():
+            known = value.value if isinstance(value, Constant) else None
+            return isinstance(value, Text) or isinstance(known, str | bytes)
+        case _:
+            return isinstance(value, Number)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ast
-import types
-from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from yamori.llview import ir
-from yamori.llview.calls import Calls, resolve_quietly, source_of
+from yamori.llview.calls import resolve_quietly, source_of
+from yamori.llview.diagnostics import CompileError
+from yamori.llview.emission import TEXTUAL, UNSETTLED, Emission, row_fields
 from yamori.llview.ir import BOOL, U64, IntType, Program
 from yamori.llview.language import Helper, Kernel, Probe, Walker, attempt
-from yamori.llview.types import PtrType, StructType, lookup
+from yamori.llview.lowering import promoted
+from yamori.llview.types import PtrType, Scope, StructType, lookup
 from yamori.llview.values import (
     Constant,
+    GuestArray,
     LocalArray,
     Number,
     Pointer,
@@ -39,7 +45,7 @@ REFUSED: dict[type[ast.stmt], tuple[str, str]] = {
 }
 
 
-class Statements(Calls):
+class Statements(Emission):
     """Lowers statements."""
 
     def statements(self, body: list[ast.stmt]) -> None:
@@ -59,11 +65,11 @@ class Statements(Calls):
         if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             return  # a docstring
         if isinstance(node.value, ast.Yield):
-            self._yield(node.value)
+            self._give_out(node.value)
             return
         self.value(node.value)
 
-    def _yield(self, node: ast.Yield) -> None:
+    def _give_out(self, node: ast.Yield) -> None:
         if self.frame.consume is None:
             self.fail("yield belongs in a helper that a for loop goes through", node)
         if node.value is None:
@@ -84,21 +90,19 @@ class Statements(Calls):
         if not isinstance(node.target, ast.Name) or node.value is None:
             self.fail("a variable needs its value at once", node, hint="as in count: u32 = 0")
         kind = resolve_quietly(node.annotation, self.frame.scope)
-        value = self.value(node.value)
-        if isinstance(kind, IntType):
-            value = Number(self.number(value, node.value, kind))
-        elif isinstance(kind, StructType) and isinstance(value, Constant) and value.value == 0:
-            value = Reference(kind, ir.Const(0, self.word))
-        elif kind is None:
-            self.fail("this is no type of the language", node.annotation)
+        if kind is None:
+            self.fail("this is no type of the language", node.annotation, hint="say u32, u64, ulong, a structure, ...")
+        value = self.converted(self.value(node.value), kind, node.value)
+        known = self.frame.variables.get(node.target.id)
+        if isinstance(known, Number) and isinstance(kind, IntType) and known.type != kind:
+            self.fail(f"{node.target.id} is a {known.type.name} already", node.annotation, hint="use another name")
         self.bind(node.target, value, node.value)
 
     def _augassign_statement(self, node: ast.AugAssign) -> None:
         if not isinstance(node.target, ast.Name):
             self.fail("only a variable can be changed so", node.target, hint="say a[i] = a[i] + 1")
         current = ast.copy_location(ast.Name(id=node.target.id, ctx=ast.Load()), node.target)
-        whole = ast.copy_location(ast.BinOp(left=current, op=node.op, right=node.value), node)
-        value = self.value(whole)
+        value = self.value(ast.copy_location(ast.BinOp(left=current, op=node.op, right=node.value), node))
         variable = self.frame.variables[node.target.id]
         if isinstance(variable, Number) and isinstance(value, Number):  # as in C, and as += promises
             value = Number(self.cast(value.expression, variable.type))
@@ -109,7 +113,7 @@ class Statements(Calls):
         if isinstance(target, ast.Tuple | ast.List):
             if not isinstance(value, Record) or len(value.values) != len(target.elts):
                 self.fail(f"{describe(value)} cannot be taken apart into {len(target.elts)}", target)
-            kept = [self._copied(str(index), part, node) for index, part in enumerate(value.values)]
+            kept = [self.copied(part, "part", node) for part in value.values]
             for one, part in zip(target.elts, kept, strict=True):
                 self.bind(one, part, node)
             return
@@ -118,27 +122,30 @@ class Statements(Calls):
             return
         if not isinstance(target, ast.Name):
             self.fail("guest memory is only read", target, hint="assign to a variable")
-        known = self.frame.variables.get(target.id)
-        if known is None:
-            self.frame.variables[target.id] = self._copied(target.id, value, node)
-        else:
-            self.assign(known, value, node)
-
-    def _copied(self, name: str, value: Value, node: ast.AST) -> Value:
-        """Return a variable of its own with a value; what cannot be assigned to anew is kept as it is."""
-        if isinstance(value, Constant) and isinstance(value.value, int):
-            value = self.literal(value.value, node)
-        if isinstance(value, Number):
-            return Number(self.keep(value.expression, name))
-        if isinstance(value, Reference):
-            return Reference(value.struct, self.keep(value.address, name))
-        if isinstance(value, Pointer):
-            return Pointer(value.target, self.keep(value.address, name))
-        if isinstance(value, Record):
-            return Record(value.names, tuple(self._copied(name, part, node) for part in value.values))
         if isinstance(value, Constant) and value.value is None:
             self.fail("this gives no value", node)
-        return value
+        known = self.frame.variables.get(target.id)
+        if known is not None:
+            self.assign(known, value, node)
+            return
+        if alias := self.alias(value):
+            self.fail(
+                f"{describe(alias)} has one name", node, hint="go on with that name: a second would change with it"
+            )
+        self.frame.variables[target.id] = variable = self.copied(value, target.id, node)
+        self._zeroed(variable)
+
+    def _zeroed(self, variable: Value) -> None:
+        """Let a helper's variable that only some paths assign to be 0 on the others each time it is called."""
+        body = self.frame.body
+        if body is None or self.body is body:
+            return
+        if isinstance(variable, Record):
+            for part in variable.values:
+                self._zeroed(part)
+        place = variable.expression if isinstance(variable, Number) else getattr(variable, "address", None)
+        if isinstance(place, ir.Local):
+            body.insert(0, ir.Assign(place=self.place, target=place, value=ir.Const(0, place.type)))
 
     def _store(self, target: ast.Subscript, value: Value, node: ast.AST) -> None:
         array = self.value(target.value)
@@ -171,7 +178,7 @@ class Statements(Calls):
 
     def _leave_unless(self, condition: ir.Expression, label: str) -> None:
         leave = ir.Break(place=self.place, label=label)
-        self.add(ir.If(place=self.place, condition=ir.Not(condition), then=[leave]))
+        self.add(ir.If(place=self.place, condition=self.negation(condition), then=[leave]))
 
     def _while_statement(self, node: ast.While) -> None:
         if node.orelse:
@@ -206,14 +213,14 @@ class Statements(Calls):
             self.fail("range() takes one or two arguments here", call, hint="count in a while loop")
         values = [Number(self.int_of(argument)) for argument in call.args]
         first = values[0] if len(values) == 2 else Number(ir.Const(0, values[0].type))
-        kind = first.type if first.type == values[-1].type else self.common(first, values[-1], call)
+        kind = promoted(first.type) if first.type == values[-1].type else self.common(first, values[-1], call)
         end = self.keep(self.cast(values[-1].expression, kind), "end")
         counter = self.keep(self.cast(first.expression, kind), "counter")
         loop, label = self._loop()
         with self.into(loop.body):
             self._leave_unless(ir.Compare("<", counter, end), label)
             self.bind(node.target, Number(counter), node)
-            one = ir.Binary("+", counter, ir.Const(1, kind), kind)
+            one = self.binary("+", counter, ir.Const(1, kind), kind)
             self.add(ir.Assign(place=self.place, target=counter, value=one))
             self.frame.loops.append((label, label, True))
             self.statements(node.body)
@@ -222,17 +229,19 @@ class Statements(Calls):
     def _generator(self, node: ast.For, call: ast.Call, function: Helper[Any, Any]) -> None:
         """The loop's body stands where the generator has its ``yield``."""
         outer, inner = self.fresh("for"), self.fresh("next")
-        frame, depth = self.frame, len(self.frames)
+        frame, depth, fault = self.frame, len(self.frames), self.fault
 
         def consume(value: Value, place: ast.AST) -> None:
             body: list[ir.Statement] = []
             self.add(ir.Block(place=self.place, label=inner, body=body))
             hidden, self.frames = self.frames[depth:], self.frames[:depth]
+            inside, self.fault = self.fault, fault  # the generator's attempts are not the loop's
             frame.loops.append((outer, inner, False))
             with self.into(body):
                 self.bind(node.target, value, place)
                 self.statements(node.body)
             frame.loops.pop()
+            self.fault = inside
             self.frames += hidden
 
         block: list[ir.Statement] = []
@@ -250,12 +259,14 @@ class Statements(Calls):
     def _with_statement(self, node: ast.With) -> None:
         item = node.items[0]
         call = item.context_expr
-        named = lookup(call.func, self.frame.scope) if isinstance(call, ast.Call) else None
-        if len(node.items) != 1 or named is not attempt:
+        called = self.value(call.func) if isinstance(call, ast.Call) else None
+        if len(node.items) != 1 or not isinstance(called, Constant) or called.value is not attempt:
             self.fail("with is for attempt() alone", node, hint="as in `with attempt() as failed:`")
-        failed = self.temporary(BOOL, "failed")
-        if isinstance(item.optional_vars, ast.Name):
-            self.frame.variables[item.optional_vars.id] = Number(failed)
+        if isinstance(call, ast.Call) and (call.args or call.keywords):
+            self.fail("attempt() takes no arguments", call)
+        if self.program.kind == "walker":
+            self.fail("attempt() is for probes", node, hint="a fault ends the walk")
+        failed = self._failed(item.optional_vars)
         label = self.fresh("attempt")
         statement = ir.Attempt(place=self.place, label=label, failed=failed, body=[])
         self.add(statement)
@@ -263,6 +274,19 @@ class Statements(Calls):
         with self.into(statement.body):
             self.statements(node.body)
         self.fault = before
+
+    def _failed(self, name: ast.expr | None) -> ir.Local:
+        """Return the variable that says whether an attempt failed."""
+        if name is None:
+            return self.temporary(BOOL, "failed")
+        if not isinstance(name, ast.Name):
+            self.fail("an attempt has one result", name, hint="as in `with attempt() as failed:`")
+        if name.id not in self.frame.variables:
+            self.bind(name, Constant(value=False), name)
+        known = self.frame.variables[name.id]
+        if not isinstance(known, Number) or known.type != BOOL or not isinstance(known.expression, ir.Local):
+            self.fail(f"{name.id!r} is {describe(known)} already", name, hint="use another name")
+        return known.expression
 
     # --- results
 
@@ -275,7 +299,9 @@ class Statements(Calls):
         nothing = isinstance(value, Constant) and value.value is None
         if frame.consume is None and not nothing:
             self._give(value, node)
-        elif frame.result is not None or (frame.consume and not nothing):
+        elif frame.consume and not nothing:
+            self.fail("a generator returns no value", node, hint="give it out by yield")
+        elif frame.result is not None:
             self.fail("some returns of this helper give a value and others none", node)
         frame.returned = True
         self.add(ir.Break(place=self.place, label=frame.leave))
@@ -289,18 +315,23 @@ class Statements(Calls):
             frame.result = self._result(value)
         if isinstance(frame.result, Text | Constant):
             if frame.result != value:
-                self.fail("a helper can give one text only", node, hint="call text() where the helper is called")
+                what = describe(frame.result)
+                self.fail(
+                    f"{what} and {describe(value)} cannot both be a helper's result", node, hint="write two helpers"
+                )
             return
         self.assign(frame.result, value, node)
 
     def _result(self, value: Value) -> Value:
         """Return new variables of the kind that the helper's annotation, or else its first result, has."""
         kind = resolve_quietly(self.frame.node.returns, self.frame.scope)
+        if isinstance(kind, PtrType) and isinstance(kind.target, StructType):
+            kind = kind.target
         if isinstance(kind, IntType):
             return Number(self.temporary(kind, self.frame.node.name))
         if isinstance(kind, StructType):
             return Reference(kind, self.temporary(self.word, self.frame.node.name))
-        if isinstance(kind, PtrType) and not isinstance(value, Reference):
+        if isinstance(kind, PtrType):
             return Pointer(kind.target, self.temporary(self.word, self.frame.node.name))
         return self._like(value, self.frame.node)
 
@@ -313,6 +344,8 @@ class Statements(Calls):
             return Reference(value.struct, self.temporary(self.word, self.frame.node.name))
         if isinstance(value, Pointer):
             return Pointer(value.target, self.temporary(self.word, self.frame.node.name))
+        if isinstance(value, GuestArray):
+            return value._replace(address=self.temporary(self.word, self.frame.node.name))
         if isinstance(value, Record):
             return Record(value.names, tuple(self._like(part, node) for part in value.values))
         return value
@@ -321,7 +354,7 @@ class Statements(Calls):
         """``return`` of the program itself."""
         if self.program.kind == "walker":
             parts = value.values if isinstance(value, Record) else (value,)
-            expressions = [self.number(part, node) for part in parts]
+            expressions = [self.number(part, node, None if n else U64) for n, part in enumerate(parts)]
             kinds = [expression.type for expression in expressions]
             if self.program.results and self.program.results != kinds:
                 self.fail("all results of a walker are of one kind", node)
@@ -332,87 +365,9 @@ class Statements(Calls):
             self.fail("a probe gives its rows by emit()", node)
         self.add(ir.Break(place=self.place, label=PROGRAM))
 
-    def emission(self, fields: dict[str, ast.expr], node: ast.Call) -> None:
-        """Give out a row; for each condition of ``x if known else None`` one with and one without."""
-        row = self.program.row
-        known = {field.name: field for field in row}
-        for name, expression in fields.items():
-            if name not in known:
-                self.fail(f"rows have no field {name!r}", expression, hint=f"there are {', '.join(known)}")
-        if missing := [field.name for field in row if field.name not in fields and not field.nullable]:
-            self.fail(f"the row lacks {', '.join(missing)}", node)
-        self._emit([self._field(fields[f.name], f) if f.name in fields else (None, None) for f in row])
-
-    def _field(self, node: ast.expr, field: ir.RowField) -> tuple[Value | None, ir.Expression | None]:
-        """Return a field's value and the condition for it."""
-        if isinstance(node, ast.IfExp) and isinstance(node.orelse, ast.Constant) and node.orelse.value is None:
-            if not field.nullable:
-                self.fail(f"the field {field.name!r} cannot be None", node.orelse)
-            condition = self.condition(node.test)
-            return self._fitting(self.value(node.body), field, node.body), condition
-        return self._fitting(self.value(node), field, node), None
-
-    def _fitting(self, value: Value, field: ir.RowField, node: ast.expr) -> Value | None:
-        if isinstance(value, Constant) and value.value is None and field.nullable:
-            return None
-        if isinstance(value, Text):
-            if isinstance(field.type, IntType):
-                if field.type != TEXTUAL:
-                    self.fail(f"the field {field.name!r} is a number", node)
-                field = field._replace(type=self.program.buffers[value.buffer])
-            size = max(cast("int", field.type), self.program.buffers[value.buffer])
-            self._settle(field._replace(type=size))
-            return value
-        number = self.number(value, node)
-        if field.type == TEXTUAL:
-            self._settle(field._replace(type=CHARACTER))
-            return Number(self.cast(number, CHARACTER))
-        if not isinstance(field.type, IntType):
-            self.fail(f"the field {field.name!r} is a text elsewhere", node)
-        if field.type == BOOL:
-            return Number(self.cast(number, BOOL))
-        kind = number.type if number.type == U64 or not number.type.signed else ir.S64
-        if field.type == UNSETTLED:
-            self._settle(field._replace(type=U64 if kind == U64 or not kind.signed else ir.S64))
-        elif not self.fits(Number(number), field.type):
-            self.fail(f"the field {field.name!r} is {field.type.name} elsewhere", node, hint=f"say {field.type.name}()")
-        final = next(one for one in self.program.row if one.name == field.name).type
-        return Number(self.cast(number, cast("IntType", final)))
-
-    def _settle(self, field: ir.RowField) -> None:
-        """Fix a field's type as the first row has it."""
-        index = next(n for n, one in enumerate(self.program.row) if one.name == field.name)
-        self.program.row[index] = field
-
-    def _emit(self, values: list[tuple[Value | None, ir.Expression | None]]) -> None:
-        open_ = next((condition for _, condition in values if condition is not None), None)
-        if open_ is None:
-            row = [_emitted(value) for value, _ in values]
-            self.add(ir.Emit(place=self.place, values=row))
-            return
-        bodies: tuple[list[ir.Statement], list[ir.Statement]] = ([], [])
-        for body, chosen in zip(bodies, (True, False), strict=True):
-            decided = [
-                (value if chosen else None, None) if condition == open_ else (value, condition)
-                for value, condition in values
-            ]
-            with self.into(body):
-                self._emit(decided)
-        self.add(ir.If(place=self.place, condition=open_, then=bodies[0], otherwise=bodies[1]))
-
-
-def _emitted(value: Value | None) -> ir.Expression | str | None:
-    if isinstance(value, Text):
-        return value.buffer
-    return value.expression if isinstance(value, Number) else None
-
 
 PROGRAM = "program"
 """Label of a whole program."""
-UNSETTLED = IntType(0)
-TEXTUAL = IntType(-1)
-"""A field of type ``str`` before it is known whether it is a text or a character."""
-CHARACTER = ir.U8
 
 
 def compile_probe(probe: Probe, word_size: int) -> Program:
@@ -422,37 +377,22 @@ def compile_probe(probe: Probe, word_size: int) -> Program:
         CompileError: It is not one of the language.
     """
     definition, scope = source_of(probe.function, word_size)
-    program = Program(
-        name=definition.name,
-        kind="probe",
-        word_size=word_size,
-        file=scope.file,
-        parameters=[],
-        row=_row(probe.row),
-    )
+    program = Program(name=_name(definition, scope), kind="probe", word_size=word_size, file=scope.file, parameters=[])
+    try:
+        program.row = row_fields(probe.row)
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
+        raise CompileError(f"the fields of the rows are not to be had: {error}", scope.file, definition) from None
     compiler = Statements(program, scope, definition)
-    variables = compiler.frame.variables
-    for index, parameter in enumerate(definition.args.args):
-        if index == 0:
-            named = lookup(parameter.annotation, scope) if parameter.annotation else None
-            if not isinstance(named, type) or not issubclass(named, Kernel):
-                compiler.fail("a probe's first parameter is the kernel", parameter, hint="as in kernel: Kernel")
-            variables[parameter.arg] = Symbols(named)
-            continue
-        kind = resolve_quietly(parameter.annotation, scope)
-        if not isinstance(kind, IntType):
-            compiler.fail("a probe's further parameters are numbers", parameter, hint="as in count: u32")
-        local = ir.Local(parameter.arg, kind)
-        program.parameters.append(local)
-        variables[parameter.arg] = Number(local)
     body: list[ir.Statement] = []
     program.body.append(ir.Block(place=compiler.place, label=PROGRAM, body=body))
-    with compiler.into(body):
+    with compiler.into(body), _bounded(compiler):
+        _parameters_of_probe(compiler, definition)
         compiler.statements(definition.body)
-    if any(field.type in {UNSETTLED, TEXTUAL} for field in program.row):
-        program.row = [
-            field._replace(type=ir.S64) if field.type in {UNSETTLED, TEXTUAL} else field for field in program.row
-        ]
+    settled = {UNSETTLED: ir.S64, TEXTUAL: ir.S64}
+    program.row = [
+        field._replace(type=settled.get(field.type, field.type)) if isinstance(field.type, IntType) else field
+        for field in program.row
+    ]
     return program
 
 
@@ -463,29 +403,67 @@ def compile_walker(walker: Walker) -> Program:
         CompileError: It is not one of the language.
     """
     definition, scope = source_of(walker.function, 8)
-    name = f"{scope.names['__name__'].rpartition('.')[2]}_{definition.name}"
+    module = re.sub(r"\W", "_", str(scope.names.get("__name__", "")).rpartition(".")[2], flags=re.ASCII)
+    name = f"{module}_{_name(definition, scope)}"
     program = Program(name=name, kind="walker", word_size=0, file=scope.file, parameters=[])
     compiler = Statements(program, scope, definition)
-    for parameter in [*definition.args.args, *definition.args.kwonlyargs]:
-        local = ir.Local(parameter.arg, U64)
-        program.parameters.append(local)
-        compiler.frame.variables[parameter.arg] = Number(local)
-    compiler.statements(definition.body)
+    for parameter in _parameters(compiler, definition):
+        if resolve_quietly(parameter.annotation, scope) != U64:
+            compiler.fail("a walker's parameters are all u64", parameter, hint=f"say {parameter.arg}: u64")
+        _parameter(compiler, parameter, U64)
+    if len(program.parameters) < 2:
+        compiler.fail("a walker's first parameters are root and gva", definition)
+    with _bounded(compiler):
+        compiler.statements(definition.body)
     if not program.results:
         compiler.fail("a walker returns a NamedTuple of integers", definition)
+    if not ir.ends(program.body):
+        compiler.fail("a walker may end without a result", definition, hint="end it with return or stop()")
     return program
 
 
-def _row(row: type[Any]) -> list[ir.RowField]:
-    """Return the fields of a row's class; the types of numbers are settled by the first ``emit``."""
-    return [
-        _row_field(name, hint)
-        for name, hint in get_type_hints(row).items()
-        if get_origin(hint) is None or "ClassVar" not in str(hint)
-    ]
+@contextmanager
+def _bounded(compiler: Statements) -> Iterator[None]:
+    """Refuse what is nested more deeply than Python can follow."""
+    try:
+        yield
+    except RecursionError:
+        raise CompileError(
+            "an expression is nested too deeply", compiler.program.file, compiler.frames[0].node, hint="take it apart"
+        ) from None
 
 
-def _row_field(name: str, hint: Any) -> ir.RowField:
-    options = get_args(hint) if isinstance(hint, types.UnionType) or get_origin(hint) is Union else (hint,)
-    plain = next(option for option in options if option is not type(None))
-    return ir.RowField(name, {bool: BOOL, str: TEXTUAL}.get(plain, UNSETTLED), nullable=type(None) in options)
+def _name(definition: ast.FunctionDef, scope: Scope) -> str:
+    """Return a program's name, which is one of C's, too."""
+    if not definition.name.isascii():
+        raise CompileError("a program's name has ASCII letters only", scope.file, definition)
+    return definition.name
+
+
+def _parameters(compiler: Statements, definition: ast.FunctionDef) -> list[ast.arg]:
+    arguments = definition.args
+    if arguments.vararg or arguments.kwarg or arguments.posonlyargs or arguments.defaults or any(arguments.kw_defaults):
+        compiler.fail("a program has plain parameters, without defaults", definition)
+    return [*arguments.args, *arguments.kwonlyargs]
+
+
+def _parameter(compiler: Statements, parameter: ast.arg, kind: IntType) -> None:
+    if not parameter.arg.isascii():
+        compiler.fail("a parameter's name has ASCII letters only", parameter)
+    local = ir.Local(parameter.arg, kind)
+    compiler.program.parameters.append(local)
+    compiler.frame.variables[parameter.arg] = Number(local)
+
+
+def _parameters_of_probe(compiler: Statements, definition: ast.FunctionDef) -> None:
+    parameters, scope = _parameters(compiler, definition), compiler.frame.scope
+    first = parameters[0] if parameters else None
+    named = lookup(first.annotation, scope) if first is not None and first.annotation else None
+    if first is None or not isinstance(named, type) or not issubclass(named, Kernel):
+        compiler.fail("a probe's first parameter is the kernel", first or definition, hint="as in kernel: Kernel")
+    compiler.frame.variables[first.arg] = Symbols(named)
+    for parameter in parameters[1:]:
+        kind = resolve_quietly(parameter.annotation, scope)
+        if not isinstance(kind, IntType):
+            compiler.fail("a probe's further parameters are numbers", parameter, hint="as in count: u32")
+        _parameter(compiler, parameter, kind)

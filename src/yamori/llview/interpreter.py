@@ -92,18 +92,13 @@ def walker(program: Program) -> Callable[..., tuple[int, ...]]:
                 loads.u32, loads.u64, counter(WALK_BUDGET), refuse, root, gva, *parameters
             )
         except Taken as taken:
-            raise TranslationFault(GVA(gva), _reason(taken.record, messages)) from None
+            why = taken.record
+            raise TranslationFault(GVA(gva), f"{messages[why.message]} ({why.value:#x})") from None
         except StopIteration:
             raise TranslationFault(GVA(gva), "the walk does not end") from None
         return result
 
     return walk
-
-
-def _reason(record: FaultRecord, messages: tuple[str, ...]) -> str:
-    if record.code == Code.UNMAPPED:
-        return f"{messages[record.message]} ({record.value:#x})"
-    return f"the walk leaves an array of {record.value} ({record.address:#x})"
 
 
 def _function(program: Program) -> Callable[..., Any]:

@@ -468,3 +468,31 @@ def walk(body: list[Statement]) -> Iterator[Statement]:
         yield statement
         for inner in children(statement):
             yield from walk(inner)
+
+
+def ends(body: list[Statement]) -> bool:
+    """Say whether no path leads to the end of a body."""
+    return any(_leaves(statement) for statement in body)
+
+
+def _leaves(statement: Statement) -> bool:
+    match statement:
+        case Break() | Continue() | Return() | Raise():
+            return True
+        case If():
+            return ends(statement.then) and ends(statement.otherwise)
+        case Loop():
+            return not _left(statement)
+        case Block() | Attempt():
+            return ends(statement.body) and not _left(statement)
+        case _:
+            return False
+
+
+def _left(around: Loop | Block | Attempt) -> bool:
+    """Say whether a break, or a fault that it takes, leads behind a statement."""
+    return any(
+        (isinstance(statement, Break) and statement.label == around.label)
+        or (isinstance(statement, Faulting) and statement.fault == around.label)
+        for statement in walk(around.body)
+    )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import operator
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NoReturn
 
 from yamori.llview import ir
@@ -16,6 +19,33 @@ from yamori.llview.values import Constant, Number, Pointer, Reference, Value, de
 
 MOST_INLINED = 40
 """How deep helpers may call each other."""
+MOST_NAMES = 20_000
+"""Variables and labels of a program: helpers that call helpers twice grow without bound."""
+MOST_NESTED = 60
+"""How deep statements may stand in each other once helpers are inlined; Python indents 100 deep at most."""
+MOST_OPERATORS = 30
+"""How deep an expression gets before a part of it is kept in a variable: back ends write it with parentheses."""
+
+_OPERATIONS: dict[ir.BinaryOperator, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+    "%": operator.mod,
+    "&": operator.and_,
+    "|": operator.or_,
+    "^": operator.xor,
+    "<<": operator.lshift,
+    ">>": operator.rshift,
+}
+_COMPARISONS: dict[ir.Comparison, Callable[[int, int], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 @dataclass
@@ -30,6 +60,8 @@ class Frame:
         result: The variables that ``return`` assigns to, once its kind is known.
         consume: What a ``yield`` does with its value, in a generator.
         loops: Labels for ``break`` and ``continue`` of the loops around, innermost last.
+        body: The statements of a helper; ``None`` for the program itself.
+        stored: All names that it assigns to: as in Python they never mean a global.
     """
 
     scope: Scope
@@ -40,6 +72,17 @@ class Frame:
     returned: bool = False
     consume: Callable[[Value, ast.AST], None] | None = None
     loops: list[tuple[str, str, bool]] = field(default_factory=list)
+    body: list[ir.Statement] | None = None
+    stored: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.stored = _stored(self.node)
+
+
+@cache
+def _stored(node: ast.FunctionDef) -> frozenset[str]:
+    names = (inner for inner in ast.walk(node) if isinstance(inner, ast.Name))
+    return frozenset(name.id for name in names if isinstance(name.ctx, ast.Store))
 
 
 class Lowering:
@@ -57,9 +100,9 @@ class Lowering:
         self.fault = END
         self._node: ast.AST = node
         self._slots: dict[ir.SlotSpec, int] = {}
-        self._optional: set[int] = set()
         self._messages: dict[str, int] = {}
         self._count = 0
+        self._depth = 0
 
     @property
     def frame(self) -> Frame:
@@ -91,8 +134,12 @@ class Lowering:
     @contextmanager
     def into(self, body: list[ir.Statement]) -> Iterator[None]:
         """Append to another body."""
+        if self._depth >= MOST_NESTED:
+            self.fail("this is nested too deeply", hint="in a helper, say `if ...: return ...` one behind the other")
         before, self.body = self.body, body
+        self._depth += 1
         yield
+        self._depth -= 1
         self.body = before
 
     # --- names
@@ -100,7 +147,10 @@ class Lowering:
     def fresh(self, name: str) -> str:
         """Return a name that nothing else has."""
         self._count += 1
-        return f"{name}_{self._count}"
+        if self._count > MOST_NAMES:
+            self.fail("the program becomes too large with all its helpers inlined", hint="call them in fewer places")
+        found = f"{re.sub(r'[^A-Za-z0-9_]', '_', name)}_{self._count}"
+        return self.fresh(name) if any(found == one.name for one in self.program.parameters) else found
 
     def temporary(self, kind: IntType, name: str = "t") -> ir.Local:
         """Return a new variable of the program."""
@@ -116,6 +166,8 @@ class Lowering:
 
     def slot(self, spec: ir.SlotSpec, *, asked: bool = False) -> int:
         """Return the number of a slot; ``asked`` where ``exists`` asks for it."""
+        if self.program.kind == "walker":
+            self.fail("a walker knows nothing of the kernel's structures", hint="load by phys_u64(gpa)")
         if spec not in self._slots:
             self._slots[spec] = len(self._slots)
             self.program.slots.append(spec)
@@ -144,7 +196,31 @@ class Lowering:
 
     def plus(self, left: ir.Expression, right: ir.Expression) -> ir.Expression:
         """Return the sum of two words."""
-        return ir.Binary("+", left, right, self.word)
+        return self.binary("+", left, right, self.word)
+
+    def binary(
+        self, symbol: ir.BinaryOperator, left: ir.Expression, right: ir.Expression, kind: IntType
+    ) -> ir.Expression:
+        """Return ``left symbol right``; what is known while compiling is reckoned at once."""
+        if isinstance(left, ir.Const) and isinstance(right, ir.Const):
+            if symbol in {"<<", ">>"}:  # beyond the type nothing, or the sign, is left
+                right = ir.Const(min(right.value, kind.bits), right.type)
+            return ir.Const(kind.wrap(_OPERATIONS[symbol](left.value, right.value)), kind)
+        return ir.Binary(symbol, self.shallow(left), self.shallow(right), kind)
+
+    def comparison(self, symbol: ir.Comparison, left: ir.Expression, right: ir.Expression) -> ir.Expression:
+        """Return ``left symbol right``, both of one type."""
+        if isinstance(left, ir.Const) and isinstance(right, ir.Const):
+            return ir.Const(int(_COMPARISONS[symbol](left.value, right.value)), BOOL)
+        return ir.Compare(symbol, self.shallow(left), self.shallow(right))
+
+    def negation(self, value: ir.Expression) -> ir.Expression:
+        """Return ``not value``."""
+        return ir.Const(1 - value.value, BOOL) if isinstance(value, ir.Const) else ir.Not(self.shallow(value))
+
+    def shallow(self, value: ir.Expression) -> ir.Expression:
+        """Return an expression, or a variable that keeps it where it is too deep."""
+        return self.keep(value, "part") if _deeper(value, MOST_OPERATORS) else value
 
     def cast(self, value: ir.Expression, kind: IntType) -> ir.Expression:
         """Return a value as C converts it."""
@@ -152,7 +228,7 @@ class Lowering:
             return value
         if isinstance(value, ir.Const):
             return ir.Const(int(value.value != 0) if kind == BOOL else kind.wrap(value.value), kind)
-        return ir.Cast(value, kind)
+        return ir.Cast(self.shallow(value), kind)
 
     def fits(self, value: Number, kind: IntType) -> bool:
         """Say whether every value of one type is a value of the other."""
@@ -166,11 +242,15 @@ class Lowering:
     def number(self, value: Value, node: ast.AST, kind: IntType | None = None) -> ir.Expression:
         """Return an integer's expression, of a type that can hold it.
 
-        An address becomes a number where a word is wanted.
+        An address becomes a number where one of a certain type is wanted, but nobody reckons with it unawares.
         """
         if isinstance(value, Constant):
             value = self.literal(value.value, node, kind)
+            if kind is not None and not self.fits(value, kind):
+                self.fail(f"{_shown(value.expression)} does not fit into a {kind.name}", node)
         if isinstance(value, Reference | Pointer):
+            if kind is None:
+                self.fail(f"{describe(value)} is no number", node, hint="say address_of(...)")
             value = Number(value.address)
         if not isinstance(value, Number):
             self.fail(f"a number is needed here, not {describe(value)}", node)
@@ -186,11 +266,11 @@ class Lowering:
         if isinstance(value, bool):
             return Number(ir.Const(int(value), BOOL))
         if not isinstance(value, int):
-            self.fail(f"a number is needed here, not {value!r}", node)
+            self.fail(f"a number is needed here, not {describe(Constant(value))}", node)
         for candidate in (kind, ir.S64, ir.U64):
-            if candidate and candidate.wrap(value) == value:
-                return Number(ir.Const(value, candidate))
-        self.fail(f"{value} does not fit into {(kind or ir.U64).name}", node)
+            if candidate and candidate.wrap(int(value)) == value:
+                return Number(ir.Const(int(value), candidate))
+        self.fail(f"{value:#x} does not fit into 64 bits", node)
 
     def common(self, left: Number, right: Number, node: ast.AST) -> IntType:
         """Return the type that arithmetic on two numbers is done in: the smallest that holds both, 32 bits at least.
@@ -214,6 +294,21 @@ class Lowering:
                 hint="say s64(...) or u64(...) of one of them",
             )
         return wide
+
+
+def _shown(value: ir.Expression) -> str:
+    return str(value.value) if isinstance(value, ir.Const) else "it"
+
+
+def _deeper(value: ir.Expression, most: int) -> bool:
+    """Say whether more than ``most`` operators stand in each other."""
+    match value:
+        case ir.Binary() | ir.Compare():
+            return not most or _deeper(value.left, most - 1) or _deeper(value.right, most - 1)
+        case ir.Not() | ir.Cast():
+            return not most or _deeper(value.operand, most - 1)
+        case _:
+            return False
 
 
 def promoted(kind: IntType) -> IntType:

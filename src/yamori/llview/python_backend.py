@@ -16,13 +16,13 @@ from typing import Any
 
 from yamori.errors import Fault
 from yamori.llview import ir
-from yamori.llview.c_expressions import bare, names, quoted
 from yamori.llview.faults import Code
 from yamori.llview.ir import BOOL, U64, Expression, IntType, Program, Statement
 from yamori.llview.python_control import SHARED, Control
 from yamori.llview.python_expressions import Expressions, Text, converted, cut
 from yamori.llview.runtime import member, text
 from yamori.llview.verify import verify
+from yamori.llview.writing import bare, names, quoted
 
 _OF_THE_RUN = {
     "page": "run.page",

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from yamori.llview import ir
-from yamori.llview.c_expressions import quoted
 from yamori.llview.ir import END, Statement
+from yamori.llview.writing import quoted
 
 _MOST_BLOCKS = 14
 _MOST_DEPTH = 40

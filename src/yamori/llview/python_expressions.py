@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from yamori.llview import ir
-from yamori.llview.c_expressions import bare
 from yamori.llview.ir import BOOL, Binary, Expression, IntType
+from yamori.llview.writing import bare
 
 
 class Text(NamedTuple):

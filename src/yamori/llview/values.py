@@ -87,8 +87,14 @@ def describe(value: Value) -> str:
     if isinstance(value, Reference):
         return f"struct {value.struct.name}"
     if isinstance(value, Constant):
-        return (
-            f"the constant {value.value!r}" if isinstance(value.value, int | str | bytes | None) else repr(value.value)
-        )
+        return _constant(value.value)
     kinds = {Pointer: "a pointer", GuestArray: "an array of the guest's", Text: "a text", LocalArray: "a local array"}
     return kinds.get(type(value), "a tuple" if isinstance(value, Record) else "the kernel")
+
+
+def _constant(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"the constant {value if abs(value) < 1 << 64 else hex(value)}"
+    if isinstance(value, int | str | bytes | None):
+        return f"the constant {value!r:.60}"
+    return f"{getattr(value, '__name__', type(value).__name__)!r} of Python"

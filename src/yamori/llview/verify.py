@@ -5,13 +5,19 @@ Both back ends verify whatever they are given, so unverified programs never run.
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 from yamori.errors import YamoriError
 from yamori.llview import ir
 from yamori.llview.ir import BOOL, END, U64, Expression, IntType, Program, Statement
 
 SIZES = frozenset({1, 2, 4, 8})
+INTEGERS = frozenset({BOOL, *(IntType(bits, signed) for bits in (8, 16, 32, 64) for signed in (False, True))})
+_PROBES_ONLY = (
+    *(ir.Attempt, ir.Emit, ir.Trouble, ir.StoreBuffer, ir.LoadBuffer, ir.ClearBuffer),
+    *(ir.LoadArray, ir.StoreArray, ir.ClearArray),
+)
+"""What a walker may not hold: it is called in the middle of a probe's load, and has no memory of its own."""
 
 
 class VerifyError(YamoriError):
@@ -23,8 +29,7 @@ def verify(program: Program) -> Program:
 
     Raises:
         VerifyError: A load is not translated or has no fault path, a back edge ticks no budget, a jump leads nowhere,
-        or
-            types do not agree.
+            or types do not agree.
     """
     _Verifier(program).run()
     return program
@@ -37,12 +42,40 @@ class _Verifier:
         self.place = ir.Place(program.file, 0)
 
     def run(self) -> None:
+        self.declarations()
         if self.program.kind == "walker":
-            if [local.type for local in self.program.parameters[:2]] != [U64, U64]:
-                self.refuse("a walker's first parameters are root and gva")
-            if not _ends(self.program.body):
-                self.refuse("a walker ends without a result")
+            self.walker()
+        elif self.program.word_size not in {4, 8}:
+            self.refuse("a probe is for words of 4 or 8 bytes")
         self.body(self.program.body, (), ())
+
+    def declarations(self) -> None:
+        """Verify names and types."""
+        program = self.program
+        names = [*program.locals, *(local.name for local in program.parameters), *program.arrays, *program.buffers]
+        if len(set(names)) < len(names):
+            self.refuse("two variables have one name")
+        fields = [field.type for field in program.row if isinstance(field.type, IntType)]
+        kinds = [*self.locals.values(), *program.results, *fields, *(kind for kind, _ in program.arrays.values())]
+        if not INTEGERS.issuperset(kinds):
+            self.refuse("a type is none of C's")
+        texts = [field.type for field in program.row if not isinstance(field.type, IntType)]
+        if any(
+            size <= 0 for size in (*texts, *program.buffers.values(), *(count for _, count in program.arrays.values()))
+        ):
+            self.refuse("an array, a buffer or a text has no length")
+
+    def walker(self) -> None:
+        """Verify what holds for walkers alone."""
+        program = self.program
+        if [local.type for local in program.parameters[:2]] != [U64, U64]:
+            self.refuse("a walker's first parameters are root and gva")
+        if program.results[:1] != [U64]:
+            self.refuse("a walker's first result is a GPA")
+        if program.slots or program.row or program.arrays or program.buffers:
+            self.refuse("a walker has no slots, rows, arrays or buffers")
+        if not ir.ends(program.body):
+            self.refuse("a walker ends without a result")
 
     def refuse(self, why: str) -> NoReturn:
         raise VerifyError(f"{self.program.name}: {why}", where=f"{self.place.file}:{self.place.line}")
@@ -52,50 +85,74 @@ class _Verifier:
         before: Statement | None = None
         for statement in statements:
             self.place = statement.place
+            if isinstance(before, ir.Page) and not isinstance(statement, ir.LoadHost):
+                self.refuse("a translation without its load")
             if isinstance(statement, ir.Faulting) and statement.fault not in {END, *attempts}:
                 self.refuse(f"{type(statement).__name__} has no fault path")
             self.statement(statement, before, labels)
-            if isinstance(statement, ir.If):
-                self.body(statement.then, labels, attempts)
-                self.body(statement.otherwise, labels, attempts)
-            elif isinstance(statement, ir.Loop):
-                if not statement.body or not isinstance(statement.body[0], ir.Tick):
-                    self.refuse(f"the loop {statement.label} ticks no budget")
-                self.body(statement.body, (*labels, statement.label, f"*{statement.label}"), attempts)
-            elif isinstance(statement, ir.Block):
-                self.body(statement.body, (*labels, statement.label), attempts)
-            elif isinstance(statement, ir.Attempt):
-                self.body(statement.body, (*labels, statement.label), (*attempts, statement.label))
+            self.inner(statement, labels, attempts)
             before = statement
+        if isinstance(before, ir.Page):
+            self.refuse("a translation without its load")
+
+    def inner(self, statement: Statement, labels: tuple[str, ...], attempts: tuple[str, ...]) -> None:
+        """Verify what a statement holds."""
+        if isinstance(statement, ir.If):
+            self.body(statement.then, labels, attempts)
+            self.body(statement.otherwise, labels, attempts)
+        if not isinstance(statement, ir.Loop | ir.Block | ir.Attempt):
+            return
+        if statement.label in {END, *labels} or statement.label.startswith("*"):
+            self.refuse(f"the label {statement.label!r} does not name one thing")
+        around = (*labels, statement.label)
+        if isinstance(statement, ir.Loop):
+            if not statement.body or not isinstance(statement.body[0], ir.Tick):
+                self.refuse(f"the loop {statement.label} ticks no budget")
+            around = (*around, f"*{statement.label}")
+        self.body(
+            statement.body, around, (*attempts, statement.label) if isinstance(statement, ir.Attempt) else attempts
+        )
 
     def statement(self, statement: Statement, before: Statement | None, labels: tuple[str, ...]) -> None:
         """Verify one statement, without what it holds."""
+        if self.program.kind == "walker" and isinstance(statement, _PROBES_ONLY):
+            self.refuse(f"{type(statement).__name__} in a walker")
         match statement:
             case ir.LoadVirt() | ir.CopyVirt():
                 self.refuse("a load of guest memory is not translated")
             case ir.Page() | ir.LoadHost() | ir.LoadPhys():
                 self.loads(statement, before)
-            case ir.Assign():
-                self.target(statement.target)
-                self.expression(statement.value, statement.target.type)
             case ir.StoreBuffer() | ir.LoadBuffer() | ir.ClearBuffer():
                 self.buffers(statement)
             case ir.LoadArray() | ir.StoreArray() | ir.ClearArray():
                 self.arrays(statement)
+            case ir.Break() | ir.Continue():
+                self.jump(statement, labels)
+            case ir.Emit() | ir.Return():
+                self.results(statement)
+            case ir.Loop() | ir.Block() | ir.Tick():
+                pass
+            case _:
+                self.simple(statement)
+
+    def simple(self, statement: Statement) -> None:
+        """Verify a statement of expressions alone."""
+        match statement:
+            case ir.Assign():
+                self.target(statement.target)
+                self.expression(statement.value, statement.target.type)
             case ir.If():
                 self.expression(statement.condition, BOOL)
             case ir.Attempt():
                 self.target(statement.failed)
-            case ir.Break() | ir.Continue():
-                self.jump(statement, labels)
+                if statement.failed.type != BOOL:
+                    self.refuse("an attempt's result is no truth value")
             case ir.Raise() | ir.Trouble():
                 self.expression(statement.value, U64)
                 if not 0 <= statement.message < len(self.program.messages):
                     self.refuse("a message is missing")
-            case ir.Emit() | ir.Return():
-                self.results(statement)
             case _:
-                pass
+                self.refuse(f"{type(statement).__name__} is no statement")
 
     def jump(self, statement: ir.Break | ir.Continue, labels: tuple[str, ...]) -> None:
         again = isinstance(statement, ir.Continue)
@@ -122,12 +179,8 @@ class _Verifier:
             return
         self.target(load.target)
         page = before if isinstance(before, ir.Page) else None
-        if page is None or (page.target, page.address, page.size, page.slot) != (
-            load.page,
-            load.address,
-            load.size,
-            load.slot,
-        ):
+        own = (load.page, load.address, load.size, load.slot, load.fault)
+        if page is None or (page.target, page.address, page.size, page.slot, page.fault) != own:
             self.refuse("a load does not follow its translation")
 
     def buffers(self, statement: ir.StoreBuffer | ir.LoadBuffer | ir.ClearBuffer) -> None:
@@ -161,6 +214,8 @@ class _Verifier:
         if isinstance(statement, ir.Return):
             if self.program.kind != "walker":
                 self.refuse("a probe returns nothing")
+            if len(statement.values) != len(self.program.results):
+                self.refuse("a walker has not as many values as results")
             for value, kind in zip(statement.values, self.program.results, strict=True):
                 self.expression(value, kind)
             return
@@ -189,6 +244,8 @@ class _Verifier:
 
     def expression(self, value: Expression, kind: IntType | None = None) -> None:
         """Verify an expression, and that it has a type."""
+        if value.type not in INTEGERS:
+            self.refuse("a type is none of C's")
         if kind is not None and value.type != kind:
             self.refuse(f"a {value.type.name} stands where a {kind.name} belongs")
         match value:
@@ -199,17 +256,31 @@ class _Verifier:
                 self.target(value)
             case ir.SlotValue():
                 self.slot(value.slot)
+                if value.field not in get_args(ir.SlotField):
+                    self.refuse(f"a slot has no {value.field!r}")
+            case _:
+                self.operation(value)
+
+    def operation(self, value: Expression) -> None:
+        """Verify an operator and its operands."""
+        match value:
             case ir.Compare():
                 self.expression(value.left)
                 self.expression(value.right, value.left.type)
+                if value.operator not in get_args(ir.Comparison):
+                    self.refuse(f"{value.operator!r} is no comparison")
             case ir.Not():
                 self.expression(value.operand, BOOL)
             case ir.Cast():
                 self.expression(value.operand)
             case ir.Binary():
                 self.binary(value)
+            case _:
+                self.refuse(f"{type(value).__name__} is no expression")
 
     def binary(self, value: ir.Binary) -> None:
+        if value.operator not in get_args(ir.BinaryOperator):
+            self.refuse(f"{value.operator!r} is no operator")
         self.expression(value.left, value.type)
         if value.operator in {"<<", ">>"}:
             self.expression(value.right)
@@ -223,13 +294,3 @@ class _Verifier:
                 self.refuse("a division by what is no positive constant, or of a signed number")
         if value.type == BOOL and value.operator not in {"&", "|", "^"}:
             self.refuse(f"{value.operator} of truth values")
-
-
-def _ends(body: list[Statement]) -> bool:
-    """Say whether no path leads to the end of a body."""
-    if not body:
-        return False
-    last = body[-1]
-    if isinstance(last, ir.If):
-        return _ends(last.then) and _ends(last.otherwise)
-    return isinstance(last, ir.Return | ir.Raise)

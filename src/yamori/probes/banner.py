@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from yamori.kernel.kernel import Kernel
 from yamori.probes.banner_text import parse
-from yamori.records import Banner
+from yamori.records import Banner, Result
 
 
-def banner(kernel: Kernel) -> Iterator[Banner]:
-    """Yield the one row that says what runs in the guest."""
+def banner(kernel: Kernel) -> Result[Banner]:
+    """Say what runs in the guest, in one row: what discovery proved. Nothing more is read."""
     profile = kernel.profile
     uts, root, info = profile.uts, profile.root, profile.vmcoreinfo
     text = parse(profile.banner)
-    yield Banner(
+    row = Banner(
         banner=profile.banner,
         release=uts.release if uts else text.release,
         version=uts.version if uts else "",
@@ -29,3 +27,4 @@ def banner(kernel: Kernel) -> Iterator[Banner]:
         slide=profile.slide,
         build_id=info.build_id if info else "",
     )
+    return Result([row], complete=True, reasons=[], faults=0, loads=0, elapsed_s=0.0, notes=[*profile.doubts])

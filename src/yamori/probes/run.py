@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from yamori.address import GPA
-from yamori.errors import Fault
 from yamori.kernel.kernel import Kernel
 from yamori.llview.engine import choose
 from yamori.llview.faults import Code, FaultRecord, TroubleRecord
@@ -23,7 +22,6 @@ from yamori.records import Result, Row, escape
 
 R = TypeVar("R", bound=Row)
 
-MOST_ROWS = 1 << 22  # PID_MAX_LIMIT: no probe of today can rightly give more
 ATTEMPTS = 4
 """How often a run is repeated whose rows the guest changed while they were read. A hundred tasks take microseconds."""
 
@@ -183,31 +181,3 @@ def _texts(column: tuple[Any, ...]) -> list[str | None]:
     for value in set(column) - {None}:
         known[value] = escape(value if isinstance(value, bytes) else bytes((value & 0xFF,)))
     return [known[value] for value in column]
-
-
-def run(kernel: Kernel, rows: Iterator[R]) -> Result[R]:
-    """Collect rows that Python makes, with what the kernel notes meanwhile.
-
-    A fault ends them; the rows so far are kept and the result says that it was cut short and why.
-    """
-    kernel.begin()
-    started = time.perf_counter()
-    collected: list[R] = []
-    try:
-        for row in rows:
-            collected.append(row)
-            if len(collected) >= MOST_ROWS:
-                kernel.trouble(f"more than {MOST_ROWS} rows")
-                break
-    except Fault as fault:
-        kernel.trouble(fault)
-    elapsed = time.perf_counter() - started
-    return Result(
-        rows=collected,
-        complete=not kernel.troubles,
-        reasons=list(kernel.troubles),
-        faults=kernel.space.faults,
-        loads=kernel.space.loads,
-        elapsed_s=elapsed,
-        notes=[*kernel.profile.doubts, *kernel.notes],
-    )
