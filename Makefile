@@ -1,6 +1,6 @@
 # The two commands to know: `make demo` and `make test`. Each installs what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format bench lock clean
+.PHONY: help setup setup-tests demo test test-fast check format bench lock clean
 VENV := .venv/bin
 
 help:  ## Say what there is
@@ -9,16 +9,19 @@ help:  ## Say what there is
 setup:  ## Install what is missing: QEMU, .venv, the locked dependencies
 	@scripts/setup.sh
 
+setup-tests:
+	@scripts/setup.sh tests
+
 demo: setup  ## Boot a real device and look into it from outside
 	@$(VENV)/yamori demo
 
-test: setup  ## All tests; those that boot guests take minutes
+test: setup-tests  ## All tests; those that boot guests take minutes
 	@$(VENV)/python -m pytest
 
-test-fast: setup  ## The tests that need no QEMU
+test-fast: setup-tests  ## The tests that need no QEMU
 	@$(VENV)/python -m pytest -m "not guest"
 
-check: setup  ## Format, lint, types, tests
+check: setup-tests  ## Format, lint, types, tests
 	@$(VENV)/ruff format --check .
 	@$(VENV)/ruff check .
 	@$(VENV)/mypy
@@ -30,6 +33,7 @@ format: setup  ## Format the code and mend what can be mended
 
 bench: setup  ## Measure, on real devices, and print a table
 	@$(VENV)/python -m benchmarks
+	@$(VENV)/python -m benchmarks.probes
 
 lock: setup  ## Resolve the dependencies anew
 	@$(VENV)/python -m pip install --quiet uv

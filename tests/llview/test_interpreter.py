@@ -333,5 +333,5 @@ def test_a_walker_has_neither_arrays_nor_attempts() -> None:
     entry.fault = "try"
     careful.body[0] = ir.Attempt(place=P, label="try", failed=Local("failed", BOOL), body=[entry])
     for refused in (wild, careful):
-        with pytest.raises(VerifyError, match="a walker has no|in a walker"):
+        with pytest.raises(VerifyError, match=r"a walker has no|in a walker"):
             walker(refused)

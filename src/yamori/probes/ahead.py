@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import pickle
+import sys
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -17,6 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import cast
 
+from yamori.errors import YamoriError
 from yamori.llview import objects
 from yamori.llview.language import Probe
 from yamori.llview.unit import Unit
@@ -38,7 +40,7 @@ def probes() -> tuple[Probe, ...]:
 @cache
 def built(word_size: int) -> Unit | None:
     """Return the unit that was built for guests of a word size, ``None`` where there is none of these sources."""
-    stored = files("yamori.llview").joinpath("built", _name(word_size))
+    stored = _folder() / _name(word_size)
     if not stored.is_file():
         return None
     # As trustworthy as the package's own modules, beside which it lies.
@@ -94,7 +96,9 @@ def build(folder: Path, targets: list[objects.Target | None]) -> None:
             if not path.is_file():
                 objects.build(text, path, target)
             wanted.add(path.name)
-        (folder / _name(word_size)).write_bytes(pickle.dumps(replace(made, object=objects.key(text))))
+        whole = folder / f".{_name(word_size)}"
+        whole.write_bytes(pickle.dumps(replace(made, object=objects.key(text))))
+        whole.replace(folder / _name(word_size))  # nobody reads half of it, whenever this is interrupted
         wanted.add(_name(word_size))
     for old in folder.rglob("*"):
         if old.is_file() and old.name not in wanted:
@@ -119,7 +123,10 @@ def main() -> None:
     targets: list[objects.Target | None] = [None]
     if options.all:
         targets = [target for target in objects.TARGETS.values() if objects.has_compiler(target)]
-    build(options.into, targets)
+    try:
+        build(options.into, targets)
+    except YamoriError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
