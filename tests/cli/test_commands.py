@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import typer
+from tests.cli.conftest import Ran, Run
 from tests.kernel.synthetic import ARM, ARM64, BANNER, CALLS, MIB, RELEASE, X86, Guest, Machine, build
 
 import yamori
@@ -19,34 +18,6 @@ from yamori import targets
 from yamori.cli import app as entry
 from yamori.cli import output
 from yamori.hypervisors.vm import RamSegment, VirtualMachine
-
-
-class Ran(NamedTuple):
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(self.out)
-        return value
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.delenv("YAMORI_TARGET", raising=False)
-
-    def command(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["yamori", *arguments])
-        code = entry.run()
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return command
 
 
 def save(guest: Guest, path: Path) -> str:

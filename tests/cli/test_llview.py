@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
+from tests.cli.conftest import Run
 from tests.kernel.synthetic import ARM, ARM64, X86, Machine, build
 
-from yamori.cli import app as entry
 from yamori.cli import llview, output
 from yamori.llview import objects
 from yamori.llview.c_backend import c_source
 from yamori.llview.unit import Unit
 from yamori.translation.machine import walkers
-
-
-class Ran(NamedTuple):
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(self.out)
-        return value
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.delenv("YAMORI_TARGET", raising=False)
-
-    def command(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["yamori", *map(str, arguments)])
-        code = entry.run()
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return command
-
 
 PROBE = '''\
 """Programs of root, and who started them."""
