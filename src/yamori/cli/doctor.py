@@ -101,7 +101,7 @@ def _engine(guest: Guest) -> Step:
 
     started = time.perf_counter()
     native, why = engine_of(guest.kernel, tasks)
-    found = f"native code ({why})" if native else f"the interpreter, about fifty times slower: {why}"
+    found = f"native code ({why})" if native else f"the interpreter, which is slower: {why}"
     return Step("probes run by", found, "", "stated", time.perf_counter() - started)
 
 
