@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import random
 from collections.abc import Iterator
@@ -296,6 +298,34 @@ def test_an_image_is_read_by_pread_and_may_become_shorter(engine: Native, tmp_pa
         found = engine.run(ONE_LOAD, guest, [slot(0, 8)], (KERNEL[8] + 8, BASE))
         assert found.ended == FaultRecord(Code.GONE, BASE + PAGE + 8, 8)
         assert found == Interpreter().run(ONE_LOAD, guest, [slot(0, 8)], (KERNEL[8] + 8, BASE))
+
+
+def test_a_process_s_memory_with_a_hole(engine: Native) -> None:
+    """What the host has not mapped in the VMM is no RAM, by native code and by the interpreter."""
+    data, items = ram(8)
+    pages = mmap.mmap(-1, len(data))
+    pages[:] = bytes(data)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    segment = RamSegment(gpa=BASE, size=len(data), path="/proc/self/mem", offset=address, kind="process")
+    with HostMemory((segment,)) as memory:
+        guest = replace(machine(b"", 8, WALKER), memory=memory)
+        whole = engine.run(LIST, guest, fills(8), (items[0],), trace=True)
+        assert whole.rows == rows(items)
+        assert whole == Interpreter().run(LIST, guest, fills(8), (items[0],), trace=True)
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        hole = address + 3 * PAGE
+        assert libc.munmap(hole, PAGE) == 0
+        try:
+            found = engine.run(LIST, guest, fills(8), (items[0],), trace=True)
+            assert found == Interpreter().run(LIST, guest, fills(8), (items[0],), trace=True)
+            assert found.ended
+            assert found.ended.code == Code.OUTSIDE
+        finally:  # before the mapping is let go of as a whole, somebody else may take the place
+            libc.mmap.restype = ctypes.c_void_p
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x10  # MAP_FIXED
+            libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+            assert libc.mmap(hole, PAGE, mmap.PROT_READ, flags, -1, 0) == hole
 
 
 def test_sealed_memory_is_read_where_it_is_mapped_and_cannot_be_closed_meanwhile(engine: Native) -> None:

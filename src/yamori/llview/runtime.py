@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import NoReturn, cast
 
-from yamori.errors import Fault, YamoriError
+from yamori.errors import Fault, MemoryFault, YamoriError
 from yamori.llview.faults import MOST_TROUBLES, TLB_ENTRIES, Code, FaultRecord, TroubleRecord
 from yamori.llview.machine import Event, Machine, SlotFill, Value
 
@@ -159,10 +159,10 @@ class Run:
         def load(gpa: int, gva: int, size: int) -> int:
             try:
                 data = read(gpa, size)
-            except YamoriError:
+            except YamoriError as error:
                 if gpa > WORD:  # the guest's tables led to the very end: it goes on at the start, as in C
                     return load(gpa & WORD, gva, size)
-                self._unread(gpa, size)
+                self._unread(gpa, size, error)
             self.loads += 1
             if trace:
                 record(("V", gva, size))
@@ -179,24 +179,26 @@ class Run:
                 self.fault(Code.MISALIGNED, gpa, size)
             try:
                 data = read(gpa, size)
-            except YamoriError:
-                self._unread(gpa, size)
+            except YamoriError as error:
+                self._unread(gpa, size, error)
             if trace:
                 self.events.append(("P", gpa, size))
             return int.from_bytes(data, "little")
 
         return load
 
-    def _unread(self, gpa: int, size: int) -> NoReturn:
-        """Say why a read failed: there is no such RAM, or the host no longer gives it.
+    def _unread(self, gpa: int, size: int, error: YamoriError) -> NoReturn:
+        """Say why a read failed: there is no such RAM, or the host no longer gives any.
+
+        A hole in a VMM's memory is no RAM either, for native code and here.
 
         Raises:
             Taken: There is none.
             Gone: The host failed.
         """
-        if any(region.gpa <= gpa and gpa + size <= region.end for region in self._memory.regions):
+        if not isinstance(error, MemoryFault):
             self.record(Code.GONE, gpa, size)
-            raise Gone
+            raise Gone from error
         self.fault(Code.OUTSIDE, gpa, size)
 
     # --- translation
