@@ -166,9 +166,9 @@ def test_source_that_is_gone_is_no_error() -> None:
 
 def test_walks() -> None:
     events = [("P", 1, 8), ("P", 2, 8), ("V", 3, 8), ("V", 4, 8), ("P", 5, 8), ("V", 6, 1)]
-    outcome = Outcome(rows=[(1,)], loads=3, faults=2, events=events)  # type: ignore[arg-type]  # mypy widens the list
+    outcome = Outcome(columns=[[1]], count=1, loads=3, faults=2, events=events)  # type: ignore[arg-type]  # mypy widens the list
     assert walks(outcome) == (1, 3, 2, 2, 3)
-    assert walks(Outcome(rows=[])) == (0, 0, 0, 0, 0)
+    assert walks(Outcome(columns=[], count=0)) == (0, 0, 0, 0, 0)
 
 
 # --- the printer

@@ -43,8 +43,9 @@ class Function:
         parameters = [local.name for local in program.parameters]
         self._variables = names("v_", [*parameters, *(name for name in program.locals if name not in parameters)])
         self._storage = names("b_", [*program.buffers, *program.arrays])
-        pages = [s.target for s in ir.walk(program.body) if isinstance(s, ir.Page)]
-        self._pages = names("p_", dict.fromkeys(pages))
+        loads = [s for s in ir.walk(program.body) if isinstance(s, ir.LoadHost)]
+        self._pages = names("p_", dict.fromkeys(s.target for s in ir.walk(program.body) if isinstance(s, ir.Page)))
+        self._declared = {load.page: max(1, load.target.type.bits // 8) for load in loads}
         self._expressions = Expressions(self._variables)
         self._scopes: list[_Scope] = []
         self._jumps: set[str] = set()
@@ -74,8 +75,11 @@ class Function:
         else:
             lines.append(f"LL_EXPORT uint64_t ll_run_{program.name}(struct ll_context *c);")
             lines.append(f"LL_EXPORT uint64_t ll_run_{program.name}(struct ll_context *c)")
-            lines += ["{", *self._lines, "    ll_begin(c);", *body, "    return 0;"]
-        lines += ["end:", "    return 1;"] if "end" in self._jumps else []
+            lines += ["{", *self._lines, "    ll_begin(c);", *body]
+        count = [] if program.kind == "walker" else ["    c->loads = loads;"]
+        if program.kind != "walker":
+            lines += [*count, "    return 0;"]
+        lines += ["end:", *count, "    return 1;"] if "end" in self._jumps else []
         return "\n".join([*lines, "}", ""])
 
     def _declarations(self) -> None:
@@ -100,7 +104,7 @@ class Function:
             self._add(_SLOTS)
         if walker:
             self._add(f"LL_UNUSED const uint64_t asked = {self._variables[program.parameters[1].name]};")
-        self._add("LL_UNUSED uint64_t value = 0, at = 0, *row = NULL;")
+        self._add("LL_UNUSED uint64_t value = 0, at = 0, loads = 0, *row = NULL;")
         self._add("")
         for name in program.buffers:
             self._clear_buffer(name)
@@ -125,7 +129,7 @@ class Function:
 
     def _unless(self, failed: str, label: str | None) -> None:
         """Leave by a fault path where a condition is true."""
-        self._add(f"if ({failed})")
+        self._add(f"if (ll_unlikely({failed}))")
         self._add(f"    {self._fault(label)}")
 
     def _fault(self, label: str | None) -> str:
@@ -178,23 +182,25 @@ class Function:
         if statement.slot is None:
             self._add(f"{page} = ll_page({given}, {statement.size});")
         else:
-            self._add(f"{page} = ll_page_slot({given}, &slots[{statement.slot}]);")
-        self._unless(f"ll_unlikely(!{page})", statement.fault)
+            self._add(f"{page} = ll_page_slot({given}, &slots[{statement.slot}], {self._declared[statement.target]});")
+        self._unless(f"!{page}", statement.fault)
 
     @_write.register
     def _(self, statement: ir.LoadHost) -> None:
-        size = str(statement.size) if statement.slot is None else f"slots[{statement.slot}].size"
-        given = f"c, {self._pages[statement.page]}, {self._word(statement.address)}, {size}, &value"
-        self._unless(f"ll_unlikely(ll_load({given}))", statement.fault)
+        given = f"c, {self._pages[statement.page]}, {self._word(statement.address)}"
         if statement.slot is None:
+            self._unless(f"ll_load({given}, {statement.size}, &value)", statement.fault)
             self._take(statement.target, _extended(statement.target.type, statement.size))
         else:
-            self._take(statement.target, f"ll_member(value, &slots[{statement.slot}])")
+            size = self._declared[statement.page]
+            self._unless(f"ll_load_slot({given}, &slots[{statement.slot}], {size}, &value)", statement.fault)
+            self._take(statement.target, "value")
+        self._add("loads++;")
 
     @_write.register
     def _(self, statement: ir.LoadPhys) -> None:
         given = f"c, {self._expressions.cast(statement.address, U64)}, {statement.size}, &value"
-        self._unless(f"ll_unlikely(ll_load_phys({given}))", statement.fault)
+        self._unless(f"ll_load_phys({given})", statement.fault)
         self._take(statement.target, _extended(statement.target.type, statement.size))
 
     def _take(self, target: ir.Local, value: str) -> None:

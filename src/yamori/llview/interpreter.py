@@ -71,7 +71,8 @@ class Interpreter:
             ended = run.last
         except StopIteration:  # of the counter of ticks
             ended = run.record(Code.BUDGET)
-        return Outcome(run.rows, run.loads, run.faults, run.troubles, ended, run.events)
+        columns = [list(column) for column in zip(*run.rows, strict=True)] or [[] for _ in program.row]
+        return Outcome(columns, len(run.rows), run.loads, run.faults, run.troubles, ended, run.events)
 
 
 def walker(program: Program) -> Callable[..., tuple[int, ...]]:

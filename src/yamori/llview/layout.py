@@ -27,7 +27,7 @@ _STRUCTURES: Final[dict[str, tuple[tuple[str, str, int, str], ...]]] = {
     ),
     "entry": (
         ("root", "", 1, "GPA of the table"),
-        ("page", "", 1, "GVA >> page_shift"),
+        ("first", "", 1, "GVA of its first byte"),
         ("gpa", "", 1, "the page's first byte"),
         ("host", "", 1, "its host address less its GVA; 0: not mapped"),
     ),
@@ -68,7 +68,7 @@ _STRUCTURES: Final[dict[str, tuple[tuple[str, str, int, str], ...]]] = {
     "context": (
         ("root", "", 1, "GPA of the kernel's own table"),
         ("page_shift", "", 1, "log2 of the smallest page"),
-        ("page_mask", "", 1, "(1 << page_shift) - 1; set by the run"),
+        ("page_number", "", 1, "the bits of an address that name its page; set by the run"),
         ("kernel_first", "", 1, "first and last GVA of the kernel"),
         ("kernel_last", "", 1, ""),
         ("walker", "", 1, "number of the walker in the unit"),

@@ -60,7 +60,8 @@ class Outcome:
     """What one run gave.
 
     Attributes:
-        rows: One tuple a row, in the order of the program's fields.
+        columns: The values of each of the program's fields, as many as there are rows.
+        count: Rows.
         loads: Loads of guest memory by virtual address.
         faults: Faults met, those taken by an ``Attempt`` too.
         troubles: What the program said is not complete.
@@ -68,12 +69,18 @@ class Outcome:
         events: All loads, where the run was traced.
     """
 
-    rows: list[tuple[Value, ...]]
+    columns: list[list[Value]]
+    count: int
     loads: int = 0
     faults: int = 0
     troubles: list[TroubleRecord] = field(default_factory=list)
     ended: FaultRecord | None = None
     events: list[Event] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[tuple[Value, ...]]:
+        """The rows, one tuple each, in the order of the program's fields."""
+        return list(zip(*self.columns, strict=True)) if self.columns else [()] * self.count
 
     @property
     def torn(self) -> bool:

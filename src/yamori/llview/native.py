@@ -16,7 +16,7 @@ from yamori.llview import layout
 from yamori.llview.faults import MOST_TROUBLES, Code, FaultRecord, TroubleRecord
 from yamori.llview.ir import Program
 from yamori.llview.machine import DEFAULT_BUDGET, Event, Machine, Outcome, SlotFill
-from yamori.llview.packed_rows import unpack
+from yamori.llview.packed_rows import columns
 from yamori.llview.unit import RowLayout, Unit, row_layout
 from yamori.memory.physical import HostExtent, PhysicalMemory, host_extents
 
@@ -195,7 +195,8 @@ def read_outcome(program: Program, context: Any, rows: Any, events: Any, trouble
     row_bytes = memoryview(rows).cast("B")[: context.row_count * row.stride]
     event_bytes = memoryview(events).cast("B")[: context.event_count * 8 * layout.words("event")]
     return Outcome(
-        rows=unpack(program.row, row, row_bytes),
+        columns=columns(program.row, row, row_bytes),
+        count=context.row_count,
         loads=context.loads,
         faults=context.faults,
         troubles=[_trouble(troubles[i]) for i in range(min(context.trouble_count, MOST_TROUBLES))],

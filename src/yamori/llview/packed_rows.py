@@ -1,10 +1,10 @@
-"""Rows as native code leaves them, made into tuples: by columns, because a call for each row would cost more."""
+"""Rows as native code leaves them, made into values: by columns, for a call for each row would cost more."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain, repeat
+from itertools import chain
 from struct import Struct
 
 from yamori.llview.ir import BOOL, IntType, RowField
@@ -15,28 +15,26 @@ _CHUNK = 256
 """Rows whose texts one call takes out: half the time of a call for each."""
 
 
-def unpack(fields: Sequence[RowField], layout: RowLayout, data: memoryview) -> list[tuple[Value, ...]]:
-    """Return the rows.
+def columns(fields: Sequence[RowField], layout: RowLayout, data: memoryview) -> list[list[Value]]:
+    """Return the values of each field.
 
     Args:
         fields: Of the program.
         layout: Where they lie.
         data: Whole rows, as bytes.
     """
-    present = data.cast("Q")[:: layout.stride // 8].tolist()
-    if not fields:
-        return [()] * len(present)
-    columns: list[list[Value]] = []
+    found: list[list[Value]] = []
     offset = 8
     for field, words in zip(fields, layout.words, strict=True):
-        columns.append(_column(field, words, offset, layout.stride, data))
+        found.append(_column(field, words, offset, layout.stride, data))
         offset += 8 * words
     every = (1 << len(fields)) - 1
+    present = data.cast("Q")[:: layout.stride // 8].tolist()
     for row in [row for row, bits in enumerate(present) if bits != every]:
-        for number, column in enumerate(columns):
+        for number, column in enumerate(found):
             if not present[row] >> number & 1:
                 column[row] = None
-    return list(zip(*columns, strict=True))
+    return found
 
 
 def _column(field: RowField, words: int, offset: int, stride: int, data: memoryview) -> list[Value]:
@@ -54,8 +52,15 @@ def _texts(offset: int, size: int, stride: int, data: memoryview) -> list[Value]
         chain.from_iterable(_struct(layout * _CHUNK).iter_unpack(data[:whole])),
         chain.from_iterable(_struct(layout).iter_unpack(data[whole:])),
     )
-    # Native code leaves nothing but zeros behind the first NUL.
-    return list(map(bytes.rstrip, texts, repeat(b"\0")))
+    return list(map(_Cut().__getitem__, texts))
+
+
+class _Cut(dict[bytes, bytes]):
+    """A text's room → the text. Guests have many of the same, and native code leaves zeros behind the first NUL."""
+
+    def __missing__(self, room: bytes) -> bytes:
+        text = self[room] = room.rstrip(b"\0")
+        return text
 
 
 @lru_cache(maxsize=64)

@@ -16,6 +16,7 @@ uint64_t ll_window(const struct ll_context *c, uint64_t gpa, uint64_t *first, ui
 uint64_t ll_read(const struct ll_context *c, uint64_t gpa, uint64_t size, uint64_t *value);
 
 #define LL_EXPORT __attribute__((visibility("default")))
+#define LL_APART __attribute__((noinline))
 #define LL_COLD __attribute__((noinline, cold))
 #define LL_UNUSED __attribute__((unused))
 #define ll_likely(condition) __builtin_expect(!!(condition), 1)
@@ -176,7 +177,7 @@ LL_COLD static int ll_move_window(struct ll_context *c, uint64_t gpa, uint64_t s
 
 LL_UNUSED static inline int ll_load_phys(struct ll_context *c, uint64_t gpa, uint64_t size, uint64_t *value)
 {
-    uint64_t status;
+    uint64_t status, read = 0;
 
     if (ll_unlikely(gpa & (size - 1)))
         return ll_fault(c, LL_MISALIGNED, gpa, size, 0);
@@ -186,19 +187,25 @@ LL_UNUSED static inline int ll_load_phys(struct ll_context *c, uint64_t gpa, uin
         *value = ll_get(c->window.host + (gpa - c->window.gpa), size);
         return 0;
     }
-    status = ll_read(c, gpa, size, value);
+    status = ll_read(c, gpa, size, &read);
     if (status != LL_NONE)
         return ll_fault(c, status, gpa, size, 0);
     if (c->event_capacity)
         ll_event(c, LL_PHYSICAL, gpa, size);
+    *value = read;
     return 0;
 }
 
-/* Walk the guest's page tables for a page that the cache does not hold. */
-LL_COLD static const struct ll_entry *ll_miss(struct ll_context *c, struct ll_entry *entry, uint64_t root, uint64_t gva)
+/* What the cache does not hold: a misaligned address, or a page that the guest's page tables have to be walked for. */
+LL_APART static const struct ll_entry *ll_miss(struct ll_context *c, struct ll_entry *entry, uint64_t root, uint64_t gva,
+                                               uint64_t size)
 {
-    uint64_t first = gva & ~c->page_mask, size = c->page_mask + 1, gpa = 0;
+    uint64_t first = gva & c->page_number, bytes = ~c->page_number + 1, gpa = 0;
 
+    if (gva & (size - 1)) {
+        (void)ll_fault(c, LL_MISALIGNED, gva, size, 0);
+        return NULL;
+    }
     if (root == c->root && (gva < c->kernel_first || gva > c->kernel_last)) {
         (void)ll_fault(c, LL_NOT_KERNEL, gva, 0, 0);
         return NULL;
@@ -206,41 +213,23 @@ LL_COLD static const struct ll_entry *ll_miss(struct ll_context *c, struct ll_en
     if (ll_walk(c, root, first, &gpa))
         return NULL;
     entry->root = root;
-    entry->page = gva >> c->page_shift;
+    entry->first = first;
     entry->gpa = gpa;
     entry->host = 0;
-    if (size >= 8 && !(gpa & 7) && (ll_in_window(c, gpa, size) || ll_move_window(c, gpa, size)))
+    if (bytes >= 8 && !(gpa & 7) && (ll_in_window(c, gpa, bytes) || ll_move_window(c, gpa, bytes)))
         entry->host = c->window.host + (gpa - c->window.gpa) - first;
     return entry;
 }
 
-LL_COLD LL_UNUSED static const struct ll_entry *ll_refuse(struct ll_context *c, uint64_t code, uint64_t gva,
-                                                          uint64_t size)
-{
-    (void)ll_fault(c, code, gva, size, 0);
-    return NULL;
-}
-
-/* page(gva) for a load of a size that is known to be one: the cache's entry, or NULL after a fault. */
+/* page(gva) for a load of a size that is known to be one: the cache's entry, or NULL after a fault. The low bits of a
+ * misaligned address are kept, so that it is the first byte of no page. */
 LL_UNUSED static inline const struct ll_entry *ll_page(struct ll_context *c, uint64_t root, uint64_t gva, uint64_t size)
 {
-    uint64_t page = gva >> c->page_shift;
-    struct ll_entry *entry = &c->cache[(page ^ (root >> c->page_shift)) & (LL_TLB_ENTRIES - 1)];
+    struct ll_entry *entry = &c->cache[((gva ^ root) >> c->page_shift) & (LL_TLB_ENTRIES - 1)];
 
-    if (ll_unlikely(gva & (size - 1)))
-        return ll_refuse(c, LL_MISALIGNED, gva, size);
-    if (ll_likely(entry->page == page && entry->root == root))
+    if (ll_likely(entry->first == (gva & (c->page_number | (size - 1))) && entry->root == root))
         return entry;
-    return ll_miss(c, entry, root, gva);
-}
-
-/* The same for a slot's size, which may be anything. */
-LL_UNUSED static inline const struct ll_entry *ll_page_slot(struct ll_context *c, uint64_t root, uint64_t gva,
-                                                            const struct ll_slot *slot)
-{
-    if (ll_unlikely(slot->size - 1 > 7 || (slot->size & (slot->size - 1))))
-        return ll_refuse(c, LL_SIZE, gva, slot->size);
-    return ll_page(c, root, gva, slot->size);
+    return ll_miss(c, entry, root, gva, size);
 }
 
 LL_COLD static int ll_load_slowly(struct ll_context *c, uint64_t gpa, uint64_t gva, uint64_t size, uint64_t *value)
@@ -251,7 +240,6 @@ LL_COLD static int ll_load_slowly(struct ll_context *c, uint64_t gpa, uint64_t g
         return ll_fault(c, status, gpa, size, 0);
     if (c->event_capacity)
         ll_event(c, LL_VIRTUAL, gva, size);
-    c->loads++;
     return 0;
 }
 
@@ -260,11 +248,16 @@ LL_COLD static int ll_load_slowly(struct ll_context *c, uint64_t gpa, uint64_t g
 LL_UNUSED static inline int ll_load(struct ll_context *c, const struct ll_entry *entry, uint64_t gva, uint64_t size,
                                     uint64_t *value)
 {
-    if (ll_unlikely(!entry->host))
-        return ll_load_slowly(c, entry->gpa + (gva & c->page_mask), gva, size, value);
+    if (ll_unlikely(!entry->host)) {
+        uint64_t read;
+
+        if (ll_load_slowly(c, entry->gpa + (gva - entry->first), gva, size, &read))
+            return 1;
+        *value = read;
+        return 0;
+    }
     if (ll_unlikely(c->event_capacity))
         ll_event(c, LL_VIRTUAL, gva, size);
-    c->loads++;
     *value = ll_get(entry->host + gva, size);
     return 0;
 }
@@ -282,8 +275,6 @@ LL_UNUSED static inline uint64_t ll_member(uint64_t value, const struct ll_slot 
 {
     uint64_t bits = slot->size * 8;
 
-    if (ll_likely(!(slot->is_signed | slot->bits)))
-        return value;
     if (slot->bits) {
         bits = slot->bits;
         value = ll_shr64(value, slot->shift);
@@ -293,7 +284,57 @@ LL_UNUSED static inline uint64_t ll_member(uint64_t value, const struct ll_slot 
     return slot->is_signed ? ll_extend(value, bits) : value;
 }
 
+LL_COLD LL_UNUSED static const struct ll_entry *ll_page_odd(struct ll_context *c, uint64_t root, uint64_t gva,
+                                                            const struct ll_slot *slot)
+{
+    if (slot->size - 1 > 7 || (slot->size & (slot->size - 1))) {
+        (void)ll_fault(c, LL_SIZE, gva, slot->size, 0);
+        return NULL;
+    }
+    return ll_page(c, root, gva, slot->size);
+}
+
+LL_COLD LL_UNUSED static int ll_load_odd(struct ll_context *c, const struct ll_entry *entry, uint64_t gva,
+                                         const struct ll_slot *slot, uint64_t *value)
+{
+    if (ll_load(c, entry, gva, slot->size, value))
+        return 1;
+    *value = ll_member(*value, slot);
+    return 0;
+}
+
+/* Whether a member of a kernel is as the probe declares it, so that its value is what is loaded: no bit-field, and of
+ * `size` bytes, which are all that the probe's variable has. Others take the odd way. */
+LL_UNUSED static inline int ll_plain(const struct ll_slot *slot, uint64_t size)
+{
+    return ll_likely(slot->size == size && !slot->bits);
+}
+
+/* page() and load of a member; `size` as the probe declares it. */
+LL_UNUSED static inline const struct ll_entry *ll_page_slot(struct ll_context *c, uint64_t root, uint64_t gva,
+                                                            const struct ll_slot *slot, uint64_t size)
+{
+    return ll_plain(slot, size) ? ll_page(c, root, gva, size) : ll_page_odd(c, root, gva, slot);
+}
+
+LL_UNUSED static inline int ll_load_slot(struct ll_context *c, const struct ll_entry *entry, uint64_t gva,
+                                         const struct ll_slot *slot, uint64_t size, uint64_t *value)
+{
+    uint64_t read;
+
+    if (ll_plain(slot, size))
+        return ll_load(c, entry, gva, size, value);
+    if (ll_load_odd(c, entry, gva, slot, &read))
+        return 1;
+    *value = read;
+    return 0;
+}
+
 /* ---- Buffers, rows, the run itself ------------------------------------------------------------------------------ */
+
+struct ll_unaligned {
+    uint64_t word;
+} __attribute__((packed, may_alias));
 
 LL_UNUSED static inline void ll_clear(uint64_t *words, uint64_t count)
 {
@@ -301,11 +342,14 @@ LL_UNUSED static inline void ll_clear(uint64_t *words, uint64_t count)
         words[i] = 0;
 }
 
-/* Little endian, as the words of a row are. */
+/* Into a buffer, at any place of it. */
 LL_UNUSED static inline void ll_store(uint8_t *bytes, uint64_t value, unsigned int size)
 {
-    for (unsigned int i = 0; i < size; i++)
-        bytes[i] = (uint8_t)(value >> (8 * i));
+    if (size == 8)
+        ((struct ll_unaligned *)(void *)bytes)->word = value;
+    else
+        for (unsigned int i = 0; i < size; i++)
+            bytes[i] = (uint8_t)(value >> (8 * i));
 }
 
 /*
@@ -315,18 +359,16 @@ LL_UNUSED static inline void ll_store(uint8_t *bytes, uint64_t value, unsigned i
 LL_UNUSED static inline void ll_text(uint64_t *row, uint64_t words, const uint64_t *text, uint64_t length)
 {
     const uint64_t ones = UINT64_C(0x0101010101010101), count = (length + 7) / 8;
-    uint64_t i = 0;
 
-    while (i < words && i < count) {
+    ll_clear(row, words);
+    for (uint64_t i = 0; i < words && i < count; i++) {
         const uint64_t word = text[i], nul = (word - ones) & ~word & (ones << 7);
         if (nul) {
-            row[i++] = word & (((nul & (~nul + 1)) >> 7) - 1);
-            break;
+            row[i] = word & (((nul & (~nul + 1)) >> 7) - 1);
+            return;
         }
-        row[i++] = word;
+        row[i] = word;
     }
-    while (i < words)
-        row[i++] = 0;
 }
 
 /* Room for another row, or NULL after a fault. */
@@ -353,10 +395,10 @@ LL_UNUSED static void ll_begin(struct ll_context *c)
 {
     c->window.gpa = c->window.size = c->window.host = 0;
     c->page_shift &= 63;
-    c->page_mask = ((uint64_t)1 << c->page_shift) - 1;
+    c->page_number = ~(((uint64_t)1 << c->page_shift) - 1);
     for (uint64_t i = 0; i < LL_TLB_ENTRIES; i++) {
         c->cache[i].root = 0;
-        c->cache[i].page = i ^ 1;
+        c->cache[i].first = (i ^ 1) << c->page_shift;
         c->cache[i].gpa = c->cache[i].host = 0;
     }
 }

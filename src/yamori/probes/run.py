@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -15,7 +15,7 @@ from yamori.llview.faults import Code, FaultRecord, TroubleRecord
 from yamori.llview.interpreter import Interpreter
 from yamori.llview.ir import Program
 from yamori.llview.language import Probe
-from yamori.llview.machine import DEFAULT_BUDGET, Machine, Outcome, Value
+from yamori.llview.machine import DEFAULT_BUDGET, Machine, Outcome
 from yamori.llview.unit import Unit
 from yamori.probes import ahead
 from yamori.records import Result, Row, escape
@@ -86,7 +86,7 @@ def run_probe(kernel: Kernel, probe: Probe, arguments: tuple[int, ...] = ()) -> 
         best = min(best, again, key=lambda outcome: (outcome.ended is not None, len(outcome.troubles)))
     if best.ended and best.ended.code == Code.GONE:
         kernel.memory.read(GPA(best.ended.address), best.ended.value)  # says in its own words what has gone
-    rows = list(to_rows(probe.row, best.rows))
+    rows = to_rows(probe.row, best)
     reasons = list(_reasons(program, machine, best))
     return Result(
         rows=rows,
@@ -150,22 +150,19 @@ def fault_text(fault: FaultRecord, program: Program, machine: Machine) -> str:
 # --- rows
 
 
-def to_rows(row: type[R], tuples: Iterable[tuple[Value, ...]]) -> Iterator[R]:
+def to_rows(row: type[R], outcome: Outcome) -> list[R]:
     """Return what a program emitted as records: texts escaped, nanoseconds as seconds, characters as strings."""
-    columns = list(zip(*tuples, strict=True))
-    if not columns:
-        return iter(())
-    made = [convert(column) for convert, column in zip(_converters(row), columns, strict=True)]
-    return map(row, *made)
+    made = [convert(column) for convert, column in zip(_converters(row), outcome.columns, strict=True)]
+    return list(map(row, *made)) if made else [row() for _ in range(outcome.count)]
 
 
 @cache
-def _converters(row: type[Row]) -> tuple[Callable[[tuple[Any, ...]], Iterable[Any]], ...]:
+def _converters(row: type[Row]) -> tuple[Callable[[Sequence[Any]], Iterable[Any]], ...]:
     hints = get_type_hints(row)
     return tuple(_converter(hints[name]) for name in row.__struct_fields__)
 
 
-def _converter(hint: Any) -> Callable[[tuple[Any, ...]], Iterable[Any]]:
+def _converter(hint: Any) -> Callable[[Sequence[Any]], Iterable[Any]]:
     options = get_args(hint) if isinstance(hint, types.UnionType) or get_origin(hint) is Union else (hint,)
     if str in options:
         return _texts
@@ -176,8 +173,13 @@ def _converter(hint: Any) -> Callable[[tuple[Any, ...]], Iterable[Any]]:
     return lambda column: column
 
 
-def _texts(column: tuple[Any, ...]) -> list[str | None]:
-    known: dict[Any, str | None] = {None: None}
-    for value in set(column) - {None}:
-        known[value] = escape(value if isinstance(value, bytes) else bytes((value & 0xFF,)))
-    return [known[value] for value in column]
+def _texts(column: Sequence[Any]) -> list[str | None]:
+    return list(map(_Escaped({None: None}).__getitem__, column))
+
+
+class _Escaped(dict[Any, "str | None"]):
+    """Text or character → text: guests have many processes of the same name."""
+
+    def __missing__(self, value: bytes | int) -> str:
+        text = self[value] = escape(value if isinstance(value, bytes) else bytes((value & 0xFF,)))
+        return text

@@ -107,12 +107,16 @@ def end_of_slots(address: ulong) -> ulong:
 
 @helper
 def hangs_on(address: ulong, parent: ulong, place: u32) -> bool:
-    """Say whether a node says that it hangs on that slot of that node; the topmost says 0 and 0."""
+    """Say whether a node says that it hangs on that slot of that node.
+
+    The topmost has no parent, and its ``offset`` says nothing: ``xas_alloc`` and ``xas_shrink`` (``lib/xarray.c``), and
+    ``radix_tree_shrink`` before them, leave what was there.
+    """
     node = at(xa_node, address)
     if exists(node.parent):
-        return node.parent == parent and node.offset == place
+        return node.parent == parent and (parent == 0 or node.offset == place)
     old = at(radix_tree_node, address)
-    return old.parent == parent and old.offset == place
+    return old.parent == parent and (parent == 0 or old.offset == place)
 
 
 @helper
