@@ -87,6 +87,8 @@ SCOPES = [
     # a variable keeps what it was given, whatever becomes of the variables it came from
     ("x = 1\ny = x\nx = 2\nemit(a=y)\nemit(a=x)", "", [1, 2]),
     ("x, y = 1, 2\nx, y = y, x\nemit(a=x * 10 + y)", "", [21]),
+    ("x: u32 = 5\ny: u32 = 0\nx = y = x + 1\nemit(a=x * 10 + y)", "", [66]),
+    ("n = kernel.first\nm = n\nn = m = n.next\nemit(a=n.small)\nemit(a=m.small)", "", [201, 201]),
     ("p = Pair(1, True)\nq = p\np = Pair(2, False)\nemit(a=q.one * 10 + q.two)", "", [11]),
     ("n = kernel.first\nt = n.table\nn = n.next\nemit(a=t[1])\nemit(a=n.table[1])", "", [1, 11]),
     ("n = kernel.first\ni = n.inside\nn = n.next\nemit(a=i.left)", "", [7]),

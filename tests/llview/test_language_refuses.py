@@ -165,6 +165,8 @@ BODIES = [
     ("x = text(1, ¦kernel.first.small)", "a number from 1 to 4096", ""),
     ("x = local_array(¦item, 4)", "holds integers", "address_of"),
     ("x = local_array(u32, ¦99999)", "a number from 1 to 4096", ""),
+    ("x = local_array(u64, 4096)\ny = ¦local_array(u8, 1)", "need 32769 bytes; it may have 32768", "arrays smaller"),
+    ("x = local_array(u64, 4095)\nemit(a=1, c=kernel.first.¦name)", "need 32824 bytes", "arrays smaller"),
     ("x = local_array(u32, 4)\nx[¦kernel] = 1", "a number is needed here", ""),
     ("x = ¦phys_u64(0)", "physical loads are for walkers", "virtual"),
     ("¦emit(1)", "0 to 0 arguments", ""),

@@ -36,6 +36,7 @@ from yamori.address import GPA
 from yamori.hypervisors.vm import RamSegment
 from yamori.llview import ir, layout, native, objects
 from yamori.llview.c_backend import c_source
+from yamori.llview.engine import choose
 from yamori.llview.faults import MOST_TROUBLES, Code, FaultRecord, TroubleRecord
 from yamori.llview.interpreter import Interpreter
 from yamori.llview.ir import BOOL, U64, Local, Program
@@ -393,13 +394,15 @@ def test_objects_are_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("YAMORI_NATIVE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(objects, "_is_ours", lambda directory: directory.is_relative_to(tmp_path))
+    monkeypatch.setattr(objects, "_is_safe", lambda directory: directory.is_relative_to(tmp_path))
     unit = Unit("demo", (TROUBLED,), (WALKER,))
     for expected in ("compiler", "cache"):
         with objects.find(c_source(unit)) as found:
             assert found.why == expected
             assert found.path is not None
             assert Native(unit, found.path).run(TROUBLED, machine(b"", 8, WALKER), [], budget=1).rows == [(1,)]
-    assert [path.name for path in (tmp_path / "yamori" / "llview").iterdir()] == [f"{objects.key(c_source(unit))}.so"]
+    cache = tmp_path / "yamori" / "llview" / objects.this_machine()
+    assert [path.name for path in cache.iterdir()] == [f"{objects.key(c_source(unit))}.so"]
     monkeypatch.setenv("YAMORI_NATIVE", "0")
     with objects.find(c_source(unit)) as found:
         assert found == (None, "YAMORI_NATIVE=0 says so")
@@ -408,7 +411,7 @@ def test_objects_are_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_cache_that_others_can_write_to_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("YAMORI_NATIVE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    directory = tmp_path / "yamori" / "llview"
+    directory = tmp_path / "yamori" / "llview" / objects.this_machine()
     directory.mkdir(parents=True)
     directory.chmod(0o777)
     unit = Unit("demo", (TROUBLED,), (WALKER,))
@@ -419,6 +422,50 @@ def test_a_cache_that_others_can_write_to_is_not_used(tmp_path: Path, monkeypatc
         assert found.path.parent != directory
         Native(unit, found.path)
     assert not found.path.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF cut short"])
+def test_an_object_in_the_cache_that_cannot_be_loaded_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.delenv("YAMORI_NATIVE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(objects, "_is_ours", lambda directory: directory.is_relative_to(tmp_path))
+    monkeypatch.setattr(objects, "_is_safe", lambda directory: directory.is_relative_to(tmp_path))
+    unit = Unit("demo", (TROUBLED,), (WALKER,))
+    path = tmp_path / "yamori" / "llview" / objects.this_machine() / f"{objects.key(c_source(unit))}.so"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    engine, _, why = choose(unit, TROUBLED, machine(b"", 8, WALKER), compiling=True)
+    assert isinstance(engine, Native), why
+    assert path.read_bytes()[:4] == b"\x7fELF"
+    whole = path.read_bytes()
+    path.unlink()  # it is loaded
+    path.write_bytes(whole[: len(whole) // 2])
+    with objects.find(c_source(unit), compiling=False) as found:
+        assert found.path is None
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    path = tmp_path / "other" / path.relative_to(tmp_path)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(whole[:4] + b"\xff" + whole[5:])  # whole, but for no machine
+    engine, _, why = choose(Unit("demo", (TROUBLED,), (WALKER,)), TROUBLED, machine(b"", 8, WALKER), compiling=False)
+    assert not isinstance(engine, Native)
+    assert "cannot be loaded" in why
+    assert not path.exists()
+
+
+def test_nothing_is_made_in_a_directory_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root with the home of a user, as ``sudo`` has it: the user must be able to make a cache later."""
+    monkeypatch.delenv("YAMORI_NATIVE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if os.getuid() == 0:
+        os.chown(tmp_path, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with objects.find(c_source(Unit("demo", (TROUBLED,), (WALKER,)))) as found:
+        assert found.path is not None
+        assert not found.path.is_relative_to(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_compiler_there_is_no_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,6 +263,8 @@ DECLARATIONS: list[tuple[dict[str, Any], str]] = [
     ({"row": [ir.RowField("x", IntType(0))]}, "none of C's"),
     ({"row": [ir.RowField("x", 0)]}, "no length"),
     ({"buffers": {"x": 0}}, "no length"),
+    ({"buffers": {"x": ir.MOST_STORAGE, "y": 1}}, "larger than a stack"),
+    ({"arrays": {"x": (U64, ir.MOST_STORAGE // 8 + 1)}}, "larger than a stack"),
     ({"arrays": {"x": (U64, -1)}}, "no length"),
     ({"arrays": {"x": (IntType(3), 1)}}, "none of C's"),
     ({"arrays": {"x": (U64, 1)}, "buffers": {"x": 1}}, "one name"),

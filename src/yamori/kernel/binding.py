@@ -37,7 +37,8 @@ def bind(program: Program, profile: Profile) -> list[SlotFill]:
         ProfileError: Something that the program needs here, whatever ``exists`` says, is not known of this kernel.
     """
     fills = [_fill(spec, profile) for spec in program.slots]
-    missing = [program.slots[slot] for slot in sorted(needed(program.body, fills)) if not fills[slot].exists]
+    used = sorted(needed(program.body, fills))
+    missing = [program.slots[slot] for slot in used if not fills[slot].exists]
     if missing:
         # The profile knows best what to say: a guest that still boots, a layout that was refused.
         for spec in missing:
@@ -47,7 +48,17 @@ def bind(program: Program, profile: Profile) -> list[SlotFill]:
             f"{program.name} needs {', '.join(map(str, missing))}, which is not known of this kernel",
             hint="give the maker's vmlinux with --vmlinux; `yamori doctor` shows what is known",
         )
+    for slot in used:
+        _check_elements(program.slots[slot], fills[slot])
     return fills
+
+
+def _check_elements(spec: SlotSpec, fill: SlotFill) -> None:
+    if spec.element and fill.stride != spec.element:
+        raise ProfileError(
+            f"the elements of {spec} have {fill.stride} bytes on this kernel, the probe declares {spec.element}",
+            hint=f"declare an array of u{fill.stride * 8}" if fill.stride in {1, 2, 4, 8} else "",
+        )
 
 
 def fixed(spec: SlotSpec) -> bool:
@@ -67,19 +78,21 @@ def _member(spec: SlotSpec, profile: Profile) -> SlotFill:
             return MISSING
         word = profile.init.word_size
         member = Member(index * word, word)
+    if spec.element is not None and not member.stride:
+        return MISSING  # its elements' size is not known, or it is no array
     return _sound(member)
 
 
 def _sound(member: Member) -> SlotFill:
     """Return a member's slot. BTF is the guest's own word, and may say anything: then a load of it faults."""
-    bits = member.bits if 0 < member.bits <= member.size * 8 - member.shift and member.shift >= 0 else 0
+    fits = member.shift >= 0 and 0 <= member.bits <= member.size * 8 - member.shift
     return SlotFill(
         exists=True,
         offset=member.offset & MOST,
-        size=min(member.size & MOST, MOST_BYTES),
+        size=min(member.size & MOST, MOST_BYTES) if fits else 0,
         signed=member.signed,
-        shift=member.shift if bits else 0,
-        bits=bits,
+        shift=member.shift if fits and member.bits else 0,
+        bits=member.bits if fits else 0,
         stride=member.stride & MOST,
     )
 

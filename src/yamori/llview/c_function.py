@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import singledispatchmethod
+from itertools import pairwise
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -43,9 +44,8 @@ class Function:
         parameters = [local.name for local in program.parameters]
         self._variables = names("v_", [*parameters, *(name for name in program.locals if name not in parameters)])
         self._storage = names("b_", [*program.buffers, *program.arrays])
-        loads = [s for s in ir.walk(program.body) if isinstance(s, ir.LoadHost)]
         self._pages = names("p_", dict.fromkeys(s.target for s in ir.walk(program.body) if isinstance(s, ir.Page)))
-        self._declared = {load.page: max(1, load.target.type.bits // 8) for load in loads}
+        self._declared = _declared(program)
         self._expressions = Expressions(self._variables)
         self._scopes: list[_Scope] = []
         self._jumps: set[str] = set()
@@ -182,7 +182,7 @@ class Function:
         if statement.slot is None:
             self._add(f"{page} = ll_page({given}, {statement.size});")
         else:
-            self._add(f"{page} = ll_page_slot({given}, &slots[{statement.slot}], {self._declared[statement.target]});")
+            self._add(f"{page} = ll_page_slot({given}, &slots[{statement.slot}], {self._declared[id(statement)]});")
         self._unless(f"!{page}", statement.fault)
 
     @_write.register
@@ -192,7 +192,7 @@ class Function:
             self._unless(f"ll_load({given}, {statement.size}, &value)", statement.fault)
             self._take(statement.target, _extended(statement.target.type, statement.size))
         else:
-            size = self._declared[statement.page]
+            size = self._declared[id(statement)]
             self._unless(f"ll_load_slot({given}, &slots[{statement.slot}], {size}, &value)", statement.fault)
             self._take(statement.target, "value")
         self._add("loads++;")
@@ -356,6 +356,15 @@ class Function:
     def _(self, statement: ir.Return) -> None:
         self._add(f"*result = {bare(self._expressions.cast(statement.values[0], U64))};")
         self._add("return 0;")
+
+
+def _declared(program: Program) -> dict[int, int]:
+    """Return, by the ``id`` of each load by slot and of the translation before it, the bytes of the load's variable."""
+    sizes: dict[int, int] = {}
+    for page, load in pairwise(ir.walk(program.body)):
+        if isinstance(page, ir.Page) and isinstance(load, ir.LoadHost):
+            sizes[id(page)] = sizes[id(load)] = max(1, load.target.type.bits // 8)
+    return sizes
 
 
 def _extended(kind: IntType, size: int) -> str:

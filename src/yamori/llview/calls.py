@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from yamori.llview import ir, language
+from yamori.llview import flow, ir, language
 from yamori.llview.diagnostics import CompileError
 from yamori.llview.ir import BOOL, U64, IntType
 from yamori.llview.language import Helper, Kernel, Scalar, Struct
@@ -133,7 +133,7 @@ class Calls(Lexicon):
         self.frames.append(frame)
         with self.into(body):
             self.statements(definition.body)
-            if frame.result is not None and not ir.ends(body):
+            if frame.result is not None and not flow.ends(body):
                 self.fail(f"{name}() may end without a value", definition, hint="end it with return or stop()")
         self.frames.pop()
         return frame.result if frame.result is not None else Constant(None)

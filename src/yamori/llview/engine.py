@@ -64,10 +64,16 @@ def _native(unit: Unit, *, compiling: bool) -> tuple[Engine | None, str]:
     from yamori.llview.native import Native, NativeError  # noqa: PLC0415
 
     text = "" if unit.object else _text(unit)
-    with objects.find(text, name=unit.object, compiling=compiling) as found:
-        if found.path is None:
-            return None, found.why
-        try:
-            return Native(unit, found.path), found.why
-        except NativeError as error:
-            return None, str(error)
+    why = ""
+    for _ in range(2):
+        with objects.find(text, name=unit.object, compiling=compiling) as found:
+            if found.path is None:
+                return None, why or found.why
+            try:
+                return Native(unit, found.path), found.why
+            except NativeError as error:
+                why = str(error)
+                if found.why != "cache":
+                    break
+                found.path.unlink(missing_ok=True)  # cut short, perhaps: it is made anew
+    return None, why

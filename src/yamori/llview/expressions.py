@@ -158,6 +158,8 @@ class Expressions(Calculations):
         if isinstance(kind, TextType):
             return self.copy(address, ir.SlotValue(slot, "size"), TEXT_BYTES)
         if isinstance(kind, ArrayType):
+            element = 0 if isinstance(kind.element, StructType) else self.constant_size(kind.element)
+            self.program.slots[slot] = self.program.slots[slot]._replace(element=element)
             return GuestArray(kind.element, address, self.cast(ir.SlotValue(slot, "stride"), self.word))
         return self.thing(kind, address, name=node.attr)
 
@@ -189,13 +191,17 @@ class Expressions(Calculations):
 
     def size(self, kind: Type, node: ast.AST) -> ir.Expression:
         """Return ``sizeof`` of a type, a word."""
-        if isinstance(kind, IntType):
-            return ir.Const(kind.bits // 8 or 1, self.word)
-        if isinstance(kind, PtrType):
-            return ir.Const(self.word.bits // 8, self.word)
+        if size := self.constant_size(kind):
+            return ir.Const(size, self.word)
         if isinstance(kind, StructType):
             return self.cast(ir.SlotValue(self.slot(ir.SlotSpec("sizeof", kind.name)), "size"), self.word)
         self.fail("its size is not known", node)
+
+    def constant_size(self, kind: Type) -> int:
+        """Return the bytes of an integer or a pointer, 0 for others."""
+        if isinstance(kind, IntType):
+            return kind.bits // 8 or 1
+        return self.word.bits // 8 if isinstance(kind, PtrType) else 0
 
     # --- loads
 
@@ -219,6 +225,7 @@ class Expressions(Calculations):
         self.virtual()
         buffer = self.fresh("text")
         self.program.buffers[buffer] = -(-limit // 8) * 8
+        self.check_storage()
         if not isinstance(length, ir.Const):
             kept = self.keep(length, "length")
             limited = ir.If(

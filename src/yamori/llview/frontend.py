@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from yamori.llview import ir
+from yamori.llview import flow, ir
 from yamori.llview.calls import resolve_quietly, source_of
 from yamori.llview.diagnostics import CompileError
 from yamori.llview.emission import TEXTUAL, UNSETTLED, Emission, row_fields
@@ -83,6 +83,8 @@ class Statements(Emission):
 
     def _assign_statement(self, node: ast.Assign) -> None:
         value = self.value(node.value)
+        if len(node.targets) > 1:  # evaluated once
+            value = self.copied(value, "value", node.value)
         for target in node.targets:
             self.bind(target, value, node.value)
 
@@ -417,7 +419,7 @@ def compile_walker(walker: Walker) -> Program:
         compiler.statements(definition.body)
     if not program.results:
         compiler.fail("a walker returns a NamedTuple of integers", definition)
-    if not ir.ends(program.body):
+    if not flow.ends(program.body):
         compiler.fail("a walker may end without a result", definition, hint="end it with return or stop()")
     return program
 

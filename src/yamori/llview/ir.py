@@ -21,6 +21,9 @@ from typing import Literal, NamedTuple, TypeAlias
 END = ""
 """The fault path that ends the run."""
 
+MOST_STORAGE = 1 << 15
+"""Bytes of a program's arrays and buffers: threads of some C libraries have stacks of 128 KiB."""
+
 
 class IntType(NamedTuple):
     """A C integer: ``uint8_t`` to ``int64_t``; one bit is ``bool``. Arithmetic wraps, signed too."""
@@ -392,12 +395,15 @@ class SlotSpec(NamedTuple):
         owner: The structure's C name; the symbol's name; the structure's C name.
         path: The member's path, with dots; empty for the other kinds.
         optional: The program asks with ``exists`` before it uses it.
+        element: Of an array: the bytes of an element that the program loads, 0 where elements are structures; ``None``
+            where the member is used as no array.
     """
 
     kind: Literal["member", "symbol", "sizeof"]
     owner: str
     path: str = ""
     optional: bool = False
+    element: int | None = None
 
     def __str__(self) -> str:
         """Name it as people do: ``task_struct.comm``."""
@@ -452,6 +458,11 @@ class Program:
     buffers: dict[str, int] = field(default_factory=dict)
     body: list[Statement] = field(default_factory=list)
 
+    @property
+    def storage(self) -> int:
+        """Bytes of its arrays and buffers, all of which lie on the stack of native code."""
+        return sum(count * (kind.bits // 8 or 1) for kind, count in self.arrays.values()) + sum(self.buffers.values())
+
 
 def children(statement: Statement) -> Iterator[list[Statement]]:
     """Yield the bodies that a statement holds."""
@@ -468,31 +479,3 @@ def walk(body: list[Statement]) -> Iterator[Statement]:
         yield statement
         for inner in children(statement):
             yield from walk(inner)
-
-
-def ends(body: list[Statement]) -> bool:
-    """Say whether no path leads to the end of a body."""
-    return any(_leaves(statement) for statement in body)
-
-
-def _leaves(statement: Statement) -> bool:
-    match statement:
-        case Break() | Continue() | Return() | Raise():
-            return True
-        case If():
-            return ends(statement.then) and ends(statement.otherwise)
-        case Loop():
-            return not _left(statement)
-        case Block() | Attempt():
-            return ends(statement.body) and not _left(statement)
-        case _:
-            return False
-
-
-def _left(around: Loop | Block | Attempt) -> bool:
-    """Say whether a break, or a fault that it takes, leads behind a statement."""
-    return any(
-        (isinstance(statement, Break) and statement.label == around.label)
-        or (isinstance(statement, Faulting) and statement.fault == around.label)
-        for statement in walk(around.body)
-    )

@@ -152,6 +152,7 @@ class Lexicon(Expressions):
         self._probe_only(node)
         name, length = self.fresh("array"), self.constant(node.args[1], MOST_ELEMENTS)
         self.program.arrays[name] = (kind, length)
+        self.check_storage()
         self.add(ir.ClearArray(place=self.place, array=name))
         return LocalArray(name, kind, length)
 

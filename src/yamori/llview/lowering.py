@@ -173,8 +173,16 @@ class Lowering:
             self.program.slots.append(spec)
         number = self._slots[spec]
         if asked:
-            self.program.slots[number] = spec._replace(optional=True)
+            self.program.slots[number] = self.program.slots[number]._replace(optional=True)
         return number
+
+    def check_storage(self) -> None:
+        """Refuse more texts and arrays than a stack has room for."""
+        if self.program.storage > ir.MOST_STORAGE:
+            self.fail(
+                f"the probe's texts and arrays need {self.program.storage} bytes; it may have {ir.MOST_STORAGE}",
+                hint="make arrays smaller, or use a text or a helper with one in fewer places: each use has its own",
+            )
 
     def member(self, struct: StructType, path: str) -> int:
         """Return the slot of a member."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from typing import TypeAlias
 
-from yamori.llview import ir
+from yamori.llview import flow, ir
 from yamori.llview.ir import Expression, Statement
 from yamori.llview.machine import SlotFill
 
@@ -16,9 +16,13 @@ def needed(body: list[Statement], fills: Sequence[SlotFill]) -> set[int]:
 
     As with BPF CO-RE, what stands behind ``if exists(...)`` of a member that the kernel lacks is not there at all.
     """
-    reach = _Reach(body, fills)
+    reach = _Reach(fills)
     reach.body(body)
     return reach.found
+
+
+_Known: TypeAlias = dict[str, bool]
+"""Variables whose value is decided by what exists."""
 
 
 class _Reach:
@@ -28,30 +32,60 @@ class _Reach:
         found: Slots that are used there.
     """
 
-    def __init__(self, body: list[Statement], fills: Sequence[SlotFill]) -> None:
+    def __init__(self, fills: Sequence[SlotFill]) -> None:
         self.fills = fills
         self.found: set[int] = set()
-        self._assigned = Counter(s.target.name for s in ir.walk(body) if isinstance(s, ir.Assign))
-        self._values: dict[str, bool] = {}
+        self._values: _Known = {}
+        self._exits: dict[str, list[_Known]] = {}
 
     def body(self, body: list[Statement]) -> bool:
-        """Gather the slots of a body; say whether its end cannot be reached."""
-        for statement in body:
-            if isinstance(statement, ir.If):
-                known = self.decided(statement.condition)
-                if known is None:
-                    self.found.update(_slots(statement.condition))
-                    self.body(statement.then)
-                    self.body(statement.otherwise)
-                elif self.body(statement.then if known else statement.otherwise):
-                    return True
-                continue
-            self.use(statement)
-            for inner in ir.children(statement):
-                self.body(inner)
-            if isinstance(statement, ir.Break | ir.Continue | ir.Return | ir.Raise):
-                return True
-        return False
+        """Gather the slots of a body; say whether its end can be reached."""
+        return all(self.statement(statement) for statement in body)
+
+    def statement(self, statement: Statement) -> bool:
+        """Gather the slots of a statement; say whether what follows it can be reached."""
+        match statement:
+            case ir.If():
+                return self.branches(statement)
+            case ir.Loop() | ir.Block() | ir.Attempt():
+                return self.around(statement)
+            case ir.Break():
+                self._exits.setdefault(statement.label, []).append(dict(self._values))
+        self.use(statement)
+        return not isinstance(statement, ir.Break | ir.Continue | ir.Return | ir.Raise)
+
+    def branches(self, statement: ir.If) -> bool:
+        """Gather what the branches use that this kernel leaves open."""
+        known = self.decided(statement.condition)
+        if known is not None:
+            return self.body(statement.then if known else statement.otherwise)
+        self.found.update(_slots(statement.condition))
+        before = dict(self._values)
+        ways = []
+        for branch in (statement.then, statement.otherwise):
+            self._values = dict(before)
+            if self.body(branch):
+                ways.append(self._values)
+        return self.meet(ways)
+
+    def around(self, statement: ir.Loop | ir.Block | ir.Attempt) -> bool:
+        """Gather what a labelled body uses. Behind it only that is known which every way out knows."""
+        ways = []
+        if not isinstance(statement, ir.Block):  # a loop comes back, and a fault comes at any point
+            for name in flow.assigned(statement.body):
+                self._values.pop(name, None)
+        if isinstance(statement, ir.Attempt):
+            self._values.pop(statement.failed.name, None)
+            ways.append(dict(self._values))
+        if self.body(statement.body) and not isinstance(statement, ir.Loop):
+            ways.append(self._values)
+        return self.meet([*ways, *self._exits.pop(statement.label, [])])
+
+    def meet(self, ways: list[_Known]) -> bool:
+        """Go on where several ways meet; say whether there is any."""
+        if ways:
+            self._values = dict(set.intersection(*(set(way.items()) for way in ways)))
+        return bool(ways)
 
     def use(self, statement: Statement) -> None:
         """Gather the slots that one statement uses."""
@@ -60,10 +94,11 @@ class _Reach:
         slot = getattr(statement, "slot", None)
         if slot is not None:
             self.found.add(slot)
-        if isinstance(statement, ir.Assign) and self._assigned[statement.target.name] == 1:
-            known = self.decided(statement.value)
+        known = self.decided(statement.value) if isinstance(statement, ir.Assign) else None
+        for name in flow.assigned([statement]):
+            self._values.pop(name, None)
             if known is not None:
-                self._values[statement.target.name] = known
+                self._values[name] = known
 
     def decided(self, condition: Expression) -> bool | None:
         """Return what a condition is on this kernel, ``None`` where only a run can tell."""

@@ -36,6 +36,9 @@ _EF_ARM_ABI_FLOAT = 0x600
 """ELF for the Arm Architecture, e_flags: EF_ARM_ABI_FLOAT_SOFT and _HARD. What uses no float belongs to both."""
 
 
+_OTHERS_WRITE = 0o022
+
+
 class BuildError(YamoriError):
     """A unit could not be compiled."""
 
@@ -119,7 +122,7 @@ def find(text: str, *, name: str = "", compiling: bool = True) -> Iterator[Found
         return
     with _cache() as directory:
         path = directory / name
-        if path.is_file():
+        if _is_whole(path):
             yield Found(path, "cache")
             return
         if not compiling or not text:
@@ -155,6 +158,7 @@ def build(text: str, path: Path, target: Target | None = None) -> Path:
             host.write_text(host_source(), encoding="utf-8")
             _compile([compiler, *flags, "-o", str(output), str(unit), str(host)])
             _drop_float_abi(output)
+            _flush(output)
             output.replace(path)
     except OSError as error:
         raise BuildError(f"the object cannot be written: {error.strerror}", where=str(path)) from None
@@ -198,6 +202,26 @@ def _drop_float_abi(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _is_whole(path: Path) -> bool:
+    """Say whether a file is an object up to its section headers, which end it: loading a shorter one is fatal."""
+    try:
+        head = path.read_bytes()[:64]
+        if len(head) < 64 or head[:4] != b"\x7fELF":
+            return False
+        wide = head[4] == 2  # ELFCLASS64
+        first = int.from_bytes(head[40:48] if wide else head[32:36], "little")
+        size, count = (int.from_bytes(head[at : at + 2], "little") for at in ((58, 60) if wide else (46, 48)))
+        return path.stat().st_size >= first + size * count
+    except OSError:
+        return False
+
+
+def _flush(path: Path) -> None:
+    """Bring a file to the disk: what is renamed before that may be empty after a power cut."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 @contextmanager
 def _cache() -> Iterator[Path]:
     """Give the directory for objects; one that is gone afterwards where nobody else can be kept out of the cache."""
@@ -213,7 +237,10 @@ def _cache_directory() -> Path | None:
     given = os.environ.get("XDG_CACHE_HOME", "")
     try:
         base = Path(given) if given.startswith("/") else Path.home() / ".cache"
-        directory = base / "yamori" / "llview"
+        directory = base / "yamori" / "llview" / this_machine()
+        there = next(part for part in (directory, *directory.parents) if part.exists())
+        if not _is_safe(there.resolve()):  # before anything is made in it
+            return None
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory = directory.resolve()
         return directory if _is_ours(directory) and os.access(directory, os.W_OK) else None
@@ -222,15 +249,20 @@ def _cache_directory() -> Path | None:
 
 
 def _is_ours(directory: Path) -> bool:
-    """Say whether only this user, and root, can change what lies in a directory, or move it away.
+    """Say whether only this user, and root, can change what lies in a directory, or move it away."""
+    status = directory.lstat()
+    return status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_WRITE and _is_safe(directory)
 
-    With ``sudo`` the home is often another user's: what lies there must not be loaded by root.
+
+def _is_safe(directory: Path) -> bool:
+    """Say whether nobody but this user, and root, can move away what is theirs in a directory.
+
+    With ``sudo`` the home is often another user's: what lies there must not be loaded by root, nor made root's.
     """
     for part in (directory, *directory.parents):
         status = part.lstat()
-        trusted = status.st_uid == os.geteuid() or (status.st_uid == 0 and part != directory)
         # In a sticky directory others can add, but not move away what is not theirs.
-        open_to_all = status.st_mode & 0o022 and not (status.st_mode & stat.S_ISVTX and part != directory)
-        if not trusted or open_to_all:
+        open_to_all = status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX
+        if status.st_uid not in {os.geteuid(), 0} or open_to_all:
             return False
     return True

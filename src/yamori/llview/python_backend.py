@@ -8,14 +8,14 @@ tracebacks and debuggers show it. Loads are calls of the run's own functions (``
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import singledispatchmethod
 from itertools import count
 from pathlib import PurePath
 from typing import Any
 
 from yamori.errors import Fault
-from yamori.llview import ir
+from yamori.llview import flow, ir
 from yamori.llview.faults import Code
 from yamori.llview.ir import BOOL, U64, Expression, IntType, Program, Statement
 from yamori.llview.python_control import SHARED, Control
@@ -152,7 +152,7 @@ class _Writer(Control):
 
     def _inner(self, statements: list[Statement]) -> None:
         """Write the body of something."""
-        with self.nested(self._variables[name] for name in _assigned(statements)):
+        with self.nested(self._variables[name] for name in flow.assigned(statements)):
             self._body(statements)
 
     # --- statements
@@ -328,12 +328,3 @@ class _Writer(Control):
     @_write.register
     def _(self, statement: ir.Return) -> None:
         self.give(f"({' '.join(f'{self._text(value)},' for value in statement.values)})")
-
-
-def _assigned(body: list[Statement]) -> Iterator[str]:
-    """Yield the names of the variables that statements assign to."""
-    for statement in ir.walk(body):
-        if isinstance(statement, ir.Assign | ir.LoadHost | ir.LoadPhys | ir.LoadBuffer | ir.LoadArray):
-            yield statement.target.name
-        elif isinstance(statement, ir.Attempt):
-            yield statement.failed.name

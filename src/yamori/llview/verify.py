@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NoReturn, get_args
 
 from yamori.errors import YamoriError
-from yamori.llview import ir
+from yamori.llview import flow, ir
 from yamori.llview.ir import BOOL, END, U64, Expression, IntType, Program, Statement
 
 SIZES = frozenset({1, 2, 4, 8})
@@ -64,6 +64,8 @@ class _Verifier:
             size <= 0 for size in (*texts, *program.buffers.values(), *(count for _, count in program.arrays.values()))
         ):
             self.refuse("an array, a buffer or a text has no length")
+        if program.storage > ir.MOST_STORAGE:
+            self.refuse("its arrays and buffers are larger than a stack")
 
     def walker(self) -> None:
         """Verify what holds for walkers alone."""
@@ -74,7 +76,7 @@ class _Verifier:
             self.refuse("a walker's first result is a GPA")
         if program.slots or program.row or program.arrays or program.buffers:
             self.refuse("a walker has no slots, rows, arrays or buffers")
-        if not ir.ends(program.body):
+        if not flow.ends(program.body):
             self.refuse("a walker ends without a result")
 
     def refuse(self, why: str) -> NoReturn:
