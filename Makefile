@@ -31,9 +31,11 @@ format: setup  ## Format the code and mend what can be mended
 	@$(VENV)/ruff format .
 	@$(VENV)/ruff check --fix .
 
-bench: setup  ## Measure, on real devices, and print a table
+bench: setup  ## Measure, on real devices: print tables, write docs/benchmarks.*
+	@grep -v '^#' benchmarks/requirements.txt \
+	    | xargs -n 1 $(VENV)/python -m pip install --quiet --disable-pip-version-check \
+	    || echo "bench: what could not be installed is skipped" >&2
 	@$(VENV)/python -m benchmarks
-	@$(VENV)/python -m benchmarks.probes
 
 lock: setup  ## Resolve the dependencies anew
 	@$(VENV)/python -m pip install --quiet uv

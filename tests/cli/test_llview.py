@@ -242,19 +242,19 @@ def test_build(run: Run, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     machine = objects.this_machine()
     ran = run("llview", "build", "--arch", machine, file, "-o", tmp_path / "out")
     assert (ran.code, ran.err) == (0, "")
-    assert len(list((tmp_path / "out").glob("*.so"))) == len(ran.out.splitlines()) == 2
+    assert len(list((tmp_path / "out" / machine).glob("*.so"))) == len(ran.out.splitlines()) == 2
     assert f"owned, guests of 32 bits, for {machine}" in ran.out
     # Where there is no compiler, a run finds them in the cache.
     cache = tmp_path / "cache" / "yamori" / "llview"
     cache.parent.mkdir(parents=True)
     (tmp_path / "out").rename(cache)
-    cache.chmod(0o700)
+    (cache / machine).chmod(0o700)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(objects, "build", lambda *_: pytest.fail("it is compiled again"))
     for word_size in (4, 8):
         program = llview.compiled(llview.find_probe(str(file)), word_size)[1]
         with objects.find(c_source(Unit(program.name, (program,), walkers(word_size)))) as found:
-            assert (found.why, found.path and found.path.parent) == ("cache", cache)
+            assert (found.why, found.path and found.path.parent) == ("cache", cache / machine)
     ran = run("llview", "build", "--arch", "vax", file)
     assert ran.code == output.ERROR
     assert "'vax' is no machine; there are x86_64, aarch64" in ran.err

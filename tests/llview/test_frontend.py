@@ -8,6 +8,7 @@ from tests.llview.native_programs import KERNEL
 from tests.llview.sources import ITEM, execute, guest, module, numbers, probe, program
 
 from yamori.llview import ir
+from yamori.llview.diagnostics import CompileError
 from yamori.llview.faults import Code
 from yamori.llview.frontend import compile_probe
 
@@ -290,6 +291,42 @@ def test_named_parameters_do_not_meet_variables_of_the_compiler() -> None:
     found = program(text)
     assert not {parameter.name for parameter in found.parameters} & set(found.locals)
     assert execute(found, arguments=(1, 2, 3)).rows[0][0] == 1003
+
+
+def test_named_parameters_do_not_meet_variables_of_the_translation() -> None:
+    found = program(probe("emit(a=kernel.first.word + gva_1x)", ", gva_1x: ulong"))
+    assert execute(found, arguments=(5,)).rows[0][0] == 1005
+
+
+@both
+def test_behind_its_nul_a_text_is_empty(word: int) -> None:
+    """Whatever the guest has there, and however the text lies: it is loaded by words."""
+    where = guest(word)
+    for shift in range(word):
+        at = where.kernel + 24 + shift
+        for offset, byte in enumerate(b"ab\0junk junk junk"):
+            where.put(at + offset, byte, 1)
+        loop = "for i in range(24):\n    emit(a=t[i])"
+        found = program(probe(f"t = text(address_of(kernel.first) + {24 + shift}, 24)\n{loop}"), word)
+        assert [row[0] for row in execute(found, where).rows] == [*b"ab", *bytes(22)]
+
+
+def test_a_helpers_text_is_empty_where_it_was_not_copied() -> None:
+    helpers = (
+        "@helper\ndef first_letter(n: item) -> u64:\n    if n.small != 201:\n        t = n.name\n    return u64(t[5])\n"
+        "@helper\ndef some(n: item) -> u64:\n    if n.small != 201:\n        a = local_array(u64, 2)\n        a[1] = 7\n"
+        "    return a[1]\n"
+    )
+    for helper, expected in (("first_letter", [ord("0"), 0, ord("2"), ord("3")]), ("some", [7, 0, 7, 7])):
+        assert numbers(f"for n in each(kernel.first):\n    emit(a={helper}(n))", before=helpers) == expected
+
+
+def test_no_index_loses_bits_unasked() -> None:
+    body = "i: u64 = 1 << 32\nemit(a=kernel.first.table[i])"
+    program(probe(body), 8)
+    with pytest.raises(CompileError, match="a u64 is no index of a 32-bit guest"):
+        program(probe(body), 4)
+    assert numbers("i = 0\nwhile i < 2:\n    emit(a=kernel.first.table[i])\n    i += 1", word_size=4) == [0, 1]
 
 
 def test_faults_say_where_they_come_from() -> None:

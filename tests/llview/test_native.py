@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
 import random
@@ -348,6 +349,33 @@ def test_sealed_memory_is_read_where_it_is_mapped_and_cannot_be_closed_meanwhile
         closed = engine.run(LIST, guest, fills(8), (items[0],))
         assert closed.ended is not None
         assert closed.ended.code == Code.OUTSIDE
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("kind", ["shared", "image"])
+def test_memory_that_is_closed_while_code_runs_stays_what_it_was(engine: Native, kind: str) -> None:
+    """Not even another file, which is given the number of the closed descriptor, is read."""
+    data, items = ram(8, 5)
+    fd = os.memfd_create("ram", os.MFD_ALLOW_SEALING)
+    try:
+        os.write(fd, data)
+        fcntl.fcntl(fd, 1033, 0x2)  # F_ADD_SEALS, F_SEAL_SHRINK
+        memory = HostMemory((RamSegment(BASE, len(data), f"/proc/self/fd/{fd}", 0, kind),))  # type: ignore[arg-type]
+        before = [extent.fd for extent in memory.extents()]
+        with native._regions(memory.extents()) as regions:
+            memory.close()
+            other = os.memfd_create("other")
+            assert other in before
+            os.write(other, b"\xff" * len(data))
+            guest = machine(b"", 8, WALKER)
+            run = native._Run(
+                guest, UNIT.walkers.index(WALKER), regions, native.slot_words(fills(8)), native.words([items[0]])
+            )
+            run.prepare(engine._layouts["items"], 100, 0, 1000)
+            assert engine._entries["items"](ctypes.addressof(run.context)) == 0
+            assert run.outcome(LIST, ended=False).rows == rows(items)
+            os.close(other)
     finally:
         os.close(fd)
 

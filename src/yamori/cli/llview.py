@@ -233,8 +233,8 @@ def build(
 ) -> None:
     """Compile the probes of a file for another machine, with its cross compiler.
 
-    One object each for guests of 32 and of 64 bits. On that machine they belong into ~/.cache/yamori/llview, where
-    `yamori ids run` finds them by their names.
+    One object each for guests of 32 and of 64 bits, in a folder named as the machine. There that folder belongs into
+    ~/.cache/yamori/llview, where `yamori ids run` finds its files by their names.
     """
     from yamori.llview import objects, registry  # noqa: PLC0415  `yamori --help` need not wait for them
     from yamori.llview.c_backend import c_source  # noqa: PLC0415
@@ -247,5 +247,7 @@ def build(
             for word_size in WORD_SIZES:
                 program = compiled(probe, word_size)[1]
                 text = c_source(Unit(program.name, (program,), walkers(word_size)))
-                path = objects.build(text, out / f"{objects.key(text)}.so", objects.TARGETS[arch])
+                path = out / arch / f"{objects.key(text)}.so"
+                path.parent.mkdir(exist_ok=True)
+                objects.build(text, path, objects.TARGETS[arch])
                 sys.stdout.write(f"{safe(str(path))}: {probe.name}, guests of {word_size * 8} bits, for {arch}\n")

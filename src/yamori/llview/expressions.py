@@ -257,8 +257,11 @@ class Expressions(Calculations):
         if isinstance(owner, GuestArray | Pointer):
             kind = owner.element if isinstance(owner, GuestArray) else owner.target
             stride = owner.stride if isinstance(owner, GuestArray) else self.size(kind, node)
-            index = self.cast(self.int_of(node.slice), self.word)
-            return self.thing(kind, self.plus(owner.address, self.binary("*", index, stride, self.word)))
+            index = self.int_of(node.slice)
+            if index.type.bits > self.word.bits and not index.type.signed:
+                self.fail(f"a {index.type.name} is no index of a 32-bit guest", node.slice, hint="say u32(...)")
+            scaled = self.binary("*", self.cast(index, self.word), stride, self.word)
+            return self.thing(kind, self.plus(owner.address, scaled))
         if isinstance(owner, Constant) and isinstance(owner.value, tuple | list | str | bytes):
             return self._entry(owner.value, node)
         if isinstance(owner, Reference):

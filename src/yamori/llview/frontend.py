@@ -148,6 +148,10 @@ class Statements(Emission):
         place = variable.expression if isinstance(variable, Number) else getattr(variable, "address", None)
         if isinstance(place, ir.Local):
             body.insert(0, ir.Assign(place=self.place, target=place, value=ir.Const(0, place.type)))
+        elif isinstance(variable, Text):
+            body.insert(0, ir.ClearBuffer(place=self.place, buffer=variable.buffer))
+        elif isinstance(variable, LocalArray):
+            body.insert(0, ir.ClearArray(place=self.place, array=variable.name))
 
     def _store(self, target: ast.Subscript, value: Value, node: ast.AST) -> None:
         array = self.value(target.value)

@@ -186,7 +186,7 @@ class LoadVirt(Faulting):
 class CopyVirt(Faulting):
     """``load.virt`` of a string: at most ``length`` (``U64``) bytes at ``address`` into a buffer, up to and with a NUL.
 
-    The buffer is cleared first. What does not fit in the buffer is left out.
+    The buffer is cleared first, and is zero behind the NUL. What does not fit in the buffer is left out.
     """
 
     buffer: str

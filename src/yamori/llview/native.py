@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 import sys
 from array import array
@@ -260,18 +261,27 @@ def address_of(values: array[int]) -> int:
 
 @contextmanager
 def _regions(extents: Sequence[HostExtent]) -> Iterator[array[int]]:
-    """Give the words of ``struct ll_region[]``, and keep the mappings in their places meanwhile.
-
-    A mapping that is held cannot be closed: closing it raises ``BufferError``.
-    """
+    """Give the words of ``struct ll_region[]``, and keep mappings and files open meanwhile: others may close them."""
+    files: dict[int, int] = {}
     with ExitStack() as held:
         flat: list[int] = []
         for extent in extents:
-            host = 0
+            host = fd = 0
             if extent.buffer is not None:
                 host = _hold(extent, held) + extent.offset
-            flat += [extent.gpa, extent.size, host, max(extent.fd, 0), extent.offset, extent.holes]
+            else:
+                fd = files[extent.fd] = files.get(extent.fd) or _duplicate(extent.fd, held)
+            flat += [extent.gpa, extent.size, host, fd, extent.offset, extent.holes]
         yield array("Q", flat)
+
+
+def _duplicate(fd: int, held: ExitStack) -> int:
+    try:
+        own = os.dup(fd)
+    except OSError as error:
+        raise NativeError(f"the guest's memory was closed: {error.strerror}") from None
+    held.callback(os.close, own)
+    return own
 
 
 def _hold(extent: HostExtent, held: ExitStack) -> int:

@@ -42,6 +42,8 @@ class _Pass:
     def fresh(self, kind: ir.IntType, name: str) -> ir.Local:
         self.count += 1
         local = ir.Local(f"{name}_{self.count}x", kind)
+        if any(local.name == parameter.name for parameter in self.program.parameters):
+            return self.fresh(kind, name)
         self.program.locals[local.name] = kind
         return local
 
@@ -110,10 +112,13 @@ class _Pass:
         value = self.fresh(kind, "chunk")
         load = ir.LoadVirt(place=place, fault=fault, target=value, address=gva, size=size, root=copy.root)
         steps: list[Statement] = self.load(load)
-        steps.append(
-            ir.StoreBuffer(place=place, fault=fault, buffer=copy.buffer, at=at, value=_to(value, U64), size=size)
-        )
-        steps.append(ir.If(place=place, condition=_has_nul(value), then=[_leave(place, label)]))
+
+        def store(stored: ir.Expression) -> Statement:
+            stored = _to(stored, U64)
+            return ir.StoreBuffer(place=place, fault=fault, buffer=copy.buffer, at=at, value=stored, size=size)
+
+        last = [_leave(place, label)] if size == 1 else [store(_up_to_nul(value)), _leave(place, label)]
+        steps += [store(value), ir.If(place=place, condition=_has_nul(value), then=last)]
         moves: tuple[tuple[ir.Local, ir.BinaryOperator], ...] = ((at, "+"), (left, "-"), (gva, "+"))
         for local, operator in moves:
             moved = ir.Binary(operator, local, ir.Const(size, local.type), local.type)
@@ -130,12 +135,25 @@ def _to(value: ir.Expression, kind: ir.IntType) -> ir.Expression:
 
 
 def _has_nul(value: ir.Local) -> ir.Expression:
-    """Say whether any byte is 0: ``(v - 0x01..) & ~v & 0x80..`` (Hacker's Delight, 6-1)."""
+    """Say whether any byte is 0."""
     kind = value.type
-    if kind == U8:
-        return ir.Compare("==", value, ir.Const(0, kind))
+    return (
+        ir.Compare("==", value, ir.Const(0, kind)) if kind == U8 else ir.Compare("!=", _nuls(value), ir.Const(0, kind))
+    )
+
+
+def _nuls(value: ir.Local) -> ir.Expression:
+    """``(v - 0x01..) & ~v & 0x80..``: its lowest bit is the top of the first byte that is 0 (Hacker's Delight, 6-1)."""
+    kind = value.type
     ones = int.from_bytes(b"\x01" * (kind.bits // 8), "little")
     less = ir.Binary("-", value, ir.Const(ones, kind), kind)
     inverted = ir.Binary("^", value, ir.Const((1 << kind.bits) - 1, kind), kind)
-    tops = ir.Binary("&", ir.Binary("&", less, inverted, kind), ir.Const(ones << 7, kind), kind)
-    return ir.Compare("!=", tops, ir.Const(0, kind))
+    return ir.Binary("&", ir.Binary("&", less, inverted, kind), ir.Const(ones << 7, kind), kind)
+
+
+def _up_to_nul(value: ir.Local) -> ir.Expression:
+    """Return the bytes before the first that is 0, and zeros: ``v & (((n & -n) >> 7) - 1)``."""
+    kind, nuls = value.type, _nuls(value)
+    negated = ir.Binary("-", ir.Const(0, kind), nuls, kind)
+    first = ir.Binary(">>", ir.Binary("&", nuls, negated, kind), ir.Const(7, kind), kind)
+    return ir.Binary("&", value, ir.Binary("-", first, ir.Const(1, kind), kind), kind)

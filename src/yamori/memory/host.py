@@ -113,10 +113,7 @@ class HostMemory:
         self.close()
 
     def close(self) -> None:
-        """Unmap and close everything; a second time does nothing."""
-        for span in self._spans:
-            if span.window is not None:
-                span.window.close()
+        """Close everything; a second time does nothing. A mapping goes once no run of native code uses it."""
         self._spans = []
         self._last = None
         for fd in self._files.values():
@@ -174,7 +171,7 @@ class HostMemory:
         yield from _joined((region for span in self._spans for region in _joined(_extents(span), gap=_GAP)), gap=0)
 
     def extents(self) -> tuple[HostExtent, ...]:
-        """Say where the host keeps the guest's RAM, for native code; good until ``close``."""
+        """Say where the host keeps the guest's RAM, for native code; files are open until ``close``."""
         return tuple(
             HostExtent(
                 gpa=span.gpa,

@@ -231,12 +231,14 @@ def show(task: task_struct, head: list_head, node: list_head) -> None:
     egid: u32 = 0
     anonymous = True
     with attempt() as unknown:
-        if has_ids(task) and task.real_cred != NULL:
-            uid = task.real_cred.uid
-            gid = task.real_cred.gid
-            euid = task.real_cred.euid
-            egid = task.real_cred.egid
-            anonymous = False
+        if has_ids(task):
+            ids = task.real_cred  # once: commit_creds() puts another in its place
+            if ids != NULL:
+                uid = ids.uid
+                gid = ids.gid
+                euid = ids.euid
+                egid = ids.egid
+                anonymous = False
     if has_ids(task) and anonymous and is_listed(head, node):
         if unknown:
             trouble("the credentials of a task cannot be read", task, faulted=True)
