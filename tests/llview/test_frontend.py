@@ -72,6 +72,10 @@ INTEGERS = [
     ("not a", 0),
     ("Colour.RED + a", 203),
     ("MASK | 3", 0xF3),
+    ("u32(0x1234) & ~0xFF", 0x1200),
+    ("~3 & ulong(15)", 12),
+    ("u32(1) ^ -1", 0xFFFF_FFFE),
+    ("c & ~1", wide(-6)),
     ("double(7)", 14),
     ("language.sizeof(item)", ITEM),
     ("sizeof(u16)", 2),
@@ -319,6 +323,13 @@ def test_a_helpers_text_is_empty_where_it_was_not_copied() -> None:
     )
     for helper, expected in (("first_letter", [ord("0"), 0, ord("2"), ord("3")]), ("some", [7, 0, 7, 7])):
         assert numbers(f"for n in each(kernel.first):\n    emit(a={helper}(n))", before=helpers) == expected
+
+
+def test_a_row_has_at_most_64_fields() -> None:
+    fields = "".join(f"    f{number}: int\n" for number in range(65))
+    text = f"class Wide(msgspec.Struct):\n{fields}\n@probe(row=Wide)\ndef run(kernel: Globals) -> None:\n    pass\n"
+    with pytest.raises(CompileError, match="a row has at most 64 fields; Wide has 65"):
+        program(text)
 
 
 def test_no_index_loses_bits_unasked() -> None:

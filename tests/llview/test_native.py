@@ -482,6 +482,20 @@ def test_an_object_in_the_cache_that_cannot_be_loaded_is_made_anew(
     assert not path.exists()
 
 
+def test_a_cache_that_is_made_is_open_to_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("YAMORI_NATIVE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / "cache"))
+    monkeypatch.setattr(objects, "_is_safe", lambda _: True)  # of the folder of tests
+    before = os.umask(0o002)
+    try:
+        with objects.find(c_source(Unit("demo", (TROUBLED,), (WALKER,)))) as found:
+            assert found.path is not None
+            made = [part for part in found.path.parents if part.is_relative_to(tmp_path) and part != tmp_path]
+            assert [part.stat().st_mode & 0o777 for part in made] == [0o700] * 5
+    finally:
+        os.umask(before)
+
+
 def test_nothing_is_made_in_a_directory_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root with the home of a user, as ``sudo`` has it: the user must be able to make a cache later."""
     monkeypatch.delenv("YAMORI_NATIVE", raising=False)

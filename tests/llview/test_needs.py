@@ -15,6 +15,11 @@ CASES = [
     ("if exists(n.__state):\n    emit(a=n.__state)\nelse:\n    emit(a=1)", False),
     ("known = exists(n.__state)\nif known:\n    emit(a=n.__state)", False),
     ("if has(n):\n    emit(a=n.__state)", False),
+    ("if exists(n.__state) == True:\n    emit(a=n.__state)", False),
+    ("if exists(n.__state) and n.__state != 0:\n    emit(a=1)", False),
+    ("while exists(n.__state) and n.__state != 0:\n    emit(a=1)", False),
+    ("if picked(n):\n    emit(a=n.__state)", False),
+    ("if exists(n.__state) != True:\n    emit(a=n.__state)", True),
     ("if not has(n) or n.small == 1:\n    emit(a=1)\nelse:\n    emit(a=n.__state)", False),
     ("for i in range(3):\n    if not exists(n.__state):\n        continue\n    emit(a=n.__state)", False),
     ("if n.small == 1:\n    known = exists(n.__state)\n    if known:\n        emit(a=n.__state)", False),
@@ -37,11 +42,12 @@ CASES = [
 ]  # fmt: skip
 
 HELPER = "@helper\ndef has(n: item) -> bool:\n    return exists(n.__state)\n\n\n"
+PICKED = "@helper\ndef picked(n: item) -> bool:\n    if exists(n.__state):\n        return True\n    return False\n\n\n"
 
 
 @pytest.mark.parametrize(("body", "expected"), CASES)
 def test_what_a_kernel_without_a_member_must_still_have(body: str, expected: bool) -> None:
-    found = program(HELPER + probe(f"n = kernel.first\nknown, lacks = False, False\n{body}"))
+    found = program(HELPER + PICKED + probe(f"n = kernel.first\nknown, lacks = False, False\n{body}"))
     fills = [guest().fills.get(str(spec), SlotFill(exists=False)) for spec in found.slots]
     fills = [
         SlotFill(exists=False) if str(spec) == LACKS else fill for spec, fill in zip(found.slots, fills, strict=True)

@@ -19,8 +19,6 @@ from yamori.llview.unit import Unit
 from yamori.llview.verify import VerifyError, verify
 
 _RULER = "/* " + "-" * 110 + " */"
-_MOST_FIELDS = 64
-"""A row says in one word which of its fields are present."""
 
 
 def c_source(unit: Unit, sources: Mapping[str, Sequence[str]] | None = None) -> str:
@@ -72,8 +70,6 @@ def _check(program: Program) -> None:
         what = f"a walker has at most {GEOMETRY_WORDS} parameters behind root and gva"
     elif program.kind == "walker" and program.slots:
         what = "a walker has no slots"
-    elif len(program.row) > _MOST_FIELDS:
-        what = f"a row has at most {_MOST_FIELDS} fields"
     elif not re.fullmatch(r"[A-Za-z_]\w*", program.name, flags=re.ASCII):
         what = "its name is no C identifier"
     if what:

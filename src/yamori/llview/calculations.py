@@ -74,6 +74,8 @@ class Calculations(Lowering):
         """Return ``left symbol right``."""
         if isinstance(left, Constant) and isinstance(right, Constant):
             return self._folded(node, symbol, left.value, right.value)
+        if symbol in {"&", "|", "^"}:
+            left, right = _pattern(left, right), _pattern(right, left)
         one, other = self._pair(left, right, node)
         if symbol in {"<<", ">>"}:
             return Number(self._shifted(symbol, left, one, other, node))
@@ -320,3 +322,13 @@ def is_null(value: Value) -> bool:
 def encodable(text: str) -> bool:
     """Say whether a text in the source is one of Unicode."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _pattern(value: Value, other: Value) -> Value:
+    """Return a negative constant beside an unsigned number as the bits that it stands for there: ``x & ~255``."""
+    if not isinstance(value, Constant) or not isinstance(value.value, int) or not isinstance(other, Number):
+        return value
+    kind = promoted(other.type)
+    if kind.signed or not -(1 << (kind.bits - 1)) <= value.value < 0:
+        return value
+    return Constant(kind.wrap(value.value))

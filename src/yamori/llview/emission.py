@@ -83,7 +83,7 @@ class Emission(Calls):
         elif kind == UNSETTLED:
             kind = ir.S64 if number.type.signed else U64
         if not self.fits(Number(number), kind):
-            what = f"the field {field.name!r} is a {kind.name}, and a {number.type.name} may not fit into it"
+            what = f"the field {field.name!r} is {kind.one}, and {number.type.one} may not fit into it"
             self.fail(what, node, hint=f"say {kind.name}(...)")
         self._settle(field._replace(type=kind))
         return Number(self.cast(number, kind))

@@ -146,9 +146,12 @@ class Expressions(Calculations):
             )
         renamed = attribute(declaration, node.attr)
         name = renamed.path if isinstance(renamed, Named) else node.attr
-        if isinstance(owner, Reference):
-            return kind, self.member(owner.struct, name)
-        return kind, self.slot(ir.SlotSpec("symbol", name))
+        if isinstance(owner, Symbols):
+            return kind, self.slot(ir.SlotSpec("symbol", name))
+        element = None
+        if isinstance(kind, ArrayType):
+            element = 0 if isinstance(kind.element, StructType) else self.constant_size(kind.element)
+        return kind, self.slot(ir.SlotSpec("member", owner.struct.name, name, element=element))
 
     def _load_member(self, owner: Reference, node: ast.Attribute) -> Value:
         kind, slot = self.declared(owner, node)
@@ -158,8 +161,6 @@ class Expressions(Calculations):
         if isinstance(kind, TextType):
             return self.copy(address, ir.SlotValue(slot, "size"), TEXT_BYTES)
         if isinstance(kind, ArrayType):
-            element = 0 if isinstance(kind.element, StructType) else self.constant_size(kind.element)
-            self.program.slots[slot] = self.program.slots[slot]._replace(element=element)
             return GuestArray(kind.element, address, self.cast(ir.SlotValue(slot, "stride"), self.word))
         return self.thing(kind, address, name=node.attr)
 
@@ -259,7 +260,7 @@ class Expressions(Calculations):
             stride = owner.stride if isinstance(owner, GuestArray) else self.size(kind, node)
             index = self.int_of(node.slice)
             if index.type.bits > self.word.bits and not index.type.signed:
-                self.fail(f"a {index.type.name} is no index of a 32-bit guest", node.slice, hint="say u32(...)")
+                self.fail(f"{index.type.one} is no index of a 32-bit guest", node.slice, hint="say u32(...)")
             scaled = self.binary("*", self.cast(index, self.word), stride, self.word)
             return self.thing(kind, self.plus(owner.address, scaled))
         if isinstance(owner, Constant) and isinstance(owner.value, tuple | list | str | bytes):

@@ -97,7 +97,7 @@ class Statements(Emission):
         value = self.converted(self.value(node.value), kind, node.value)
         known = self.frame.variables.get(node.target.id)
         if isinstance(known, Number) and isinstance(kind, IntType) and known.type != kind:
-            self.fail(f"{node.target.id} is a {known.type.name} already", node.annotation, hint="use another name")
+            self.fail(f"{node.target.id} is {known.type.one} already", node.annotation, hint="use another name")
         self.bind(node.target, value, node.value)
 
     def _augassign_statement(self, node: ast.AugAssign) -> None:
@@ -388,6 +388,9 @@ def compile_probe(probe: Probe, word_size: int) -> Program:
         program.row = row_fields(probe.row)
     except (NameError, TypeError, AttributeError, SyntaxError) as error:
         raise CompileError(f"the fields of the rows are not to be had: {error}", scope.file, definition) from None
+    if len(program.row) > ir.MOST_FIELDS:
+        why = f"a row has at most {ir.MOST_FIELDS} fields; {probe.row.__name__} has {len(program.row)}"
+        raise CompileError(why, scope.file, definition, hint="give out rows of two kinds by two probes")
     compiler = Statements(program, scope, definition)
     body: list[ir.Statement] = []
     program.body.append(ir.Block(place=compiler.place, label=PROGRAM, body=body))

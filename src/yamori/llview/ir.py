@@ -21,6 +21,9 @@ from typing import Literal, NamedTuple, TypeAlias
 END = ""
 """The fault path that ends the run."""
 
+MOST_FIELDS = 64
+"""Fields of a row: one word says which of them are present."""
+
 MOST_STORAGE = 1 << 15
 """Bytes of a program's arrays and buffers: threads of some C libraries have stacks of 128 KiB."""
 
@@ -35,6 +38,11 @@ class IntType(NamedTuple):
     def name(self) -> str:
         """The name in the language."""
         return "bool" if self.bits == 1 else f"{'s' if self.signed else 'u'}{self.bits}"
+
+    @property
+    def one(self) -> str:
+        """The name with its article: an s32, a u32."""
+        return f"an {self.name}" if self.signed else f"a {self.name}"
 
     def wrap(self, value: int) -> int:
         """Return what a C variable of this type holds once ``value`` is assigned to it."""

@@ -173,7 +173,7 @@ class Lowering:
             self.program.slots.append(spec)
         number = self._slots[spec]
         if asked:
-            self.program.slots[number] = self.program.slots[number]._replace(optional=True)
+            self.program.slots[number] = spec._replace(optional=True)
         return number
 
     def check_storage(self) -> None:
@@ -255,7 +255,7 @@ class Lowering:
         if isinstance(value, Constant):
             value = self.literal(value.value, node, kind)
             if kind is not None and not self.fits(value, kind):
-                self.fail(f"{_shown(value.expression)} does not fit into a {kind.name}", node)
+                self.fail(f"{_shown(value.expression)} does not fit into {kind.one}", node)
         if isinstance(value, Reference | Pointer):
             if kind is None:
                 self.fail(f"{describe(value)} is no number", node, hint="say address_of(...)")
@@ -265,7 +265,7 @@ class Lowering:
         if kind is None or value.type == kind:
             return value.expression
         if not self.fits(value, kind):
-            what = f"a {value.type.name} may not fit into a {kind.name}"
+            what = f"{value.type.one} may not fit into {kind.one}"
             self.fail(what, node, hint=f"say {kind.name}(...) to cut it")
         return self.cast(value.expression, kind)
 

@@ -120,8 +120,18 @@ class _Reach:
                 if ruling in sides:
                     return ruling
                 return None if None in sides else not ruling
+            case ir.Compare("==" | "!=" as operator, left, right) if _is_truth(left) and _is_truth(right):
+                sides = (self.decided(left), self.decided(right))
+                return None if None in sides else (sides[0] == sides[1]) == (operator == "==")
             case _:
                 return None
+
+
+def _is_truth(value: Expression) -> bool:
+    """Say whether an expression is 0 or 1, so that it is what its truth is."""
+    if isinstance(value, ir.Cast):
+        return value.type == ir.BOOL or _is_truth(value.operand)
+    return value.type == ir.BOOL or (isinstance(value, ir.Const) and value.value in {0, 1})
 
 
 def _expressions(statement: Statement) -> Iterator[Expression]:

@@ -241,7 +241,9 @@ def _cache_directory() -> Path | None:
         there = next(part for part in (directory, *directory.parents) if part.exists())
         if not _is_safe(there.resolve()):  # before anything is made in it
             return None
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for part in reversed([directory, *directory.parents]):
+            if not part.exists():  # each with a mode of its own, which no umask opens to a group
+                part.mkdir(mode=0o700, exist_ok=True)
         directory = directory.resolve()
         return directory if _is_ours(directory) and os.access(directory, os.W_OK) else None
     except (OSError, RuntimeError):  # RuntimeError: there is no home

@@ -64,6 +64,8 @@ class _Verifier:
             size <= 0 for size in (*texts, *program.buffers.values(), *(count for _, count in program.arrays.values()))
         ):
             self.refuse("an array, a buffer or a text has no length")
+        if len(program.row) > ir.MOST_FIELDS:
+            self.refuse(f"a row has at most {ir.MOST_FIELDS} fields")
         if program.storage > ir.MOST_STORAGE:
             self.refuse("its arrays and buffers are larger than a stack")
 
@@ -249,7 +251,7 @@ class _Verifier:
         if value.type not in INTEGERS:
             self.refuse("a type is none of C's")
         if kind is not None and value.type != kind:
-            self.refuse(f"a {value.type.name} stands where a {kind.name} belongs")
+            self.refuse(f"{value.type.one} stands where {kind.one} belongs")
         match value:
             case ir.Const():
                 if value.type.wrap(value.value) != value.value:
