@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from yamori.errors import ProfileError
 from yamori.kernel.profile import Profile
 from yamori.kernel.types import Member
-from yamori.llview.ir import Program, SlotSpec
+from yamori.llview.ir import Declared, Program, SlotSpec
 from yamori.llview.machine import SlotFill
 from yamori.llview.needs import needed
 
 MISSING = SlotFill(exists=False)
 MOST = (1 << 64) - 1
+_INTEGERS = frozenset({1, 2, 4, 8})
 MOST_BYTES = 1 << 20  # no member is larger
 
 _WORDS: Mapping[tuple[str, str], int] = {
@@ -41,24 +42,41 @@ def bind(program: Program, profile: Profile) -> list[SlotFill]:
     missing = [program.slots[slot] for slot in used if not fills[slot].exists]
     if missing:
         # The profile knows best what to say: a guest that still boots, a layout that was refused.
-        for spec in missing:
-            if spec.kind == "member":
-                profile.require(spec.owner, spec.path)
+        if len(missing) == 1 or profile.booting:
+            for spec in missing:
+                if spec.kind == "member":
+                    profile.require(spec.owner, spec.path)
         raise ProfileError(
-            f"{program.name} needs {', '.join(map(str, missing))}, which is not known of this kernel",
-            hint="give the maker's vmlinux with --vmlinux; `yamori doctor` shows what is known",
+            f"{program.name} needs {', '.join(dict.fromkeys(map(str, missing)))}, which is not known of this kernel",
+            hint="give the maker's vmlinux with --vmlinux, or ask with exists(); `yamori doctor` shows what is known",
         )
     for slot in used:
-        _check_elements(program.slots[slot], fills[slot])
+        spec = program.slots[slot]
+        for wrong, instead in _misfits(spec, fills[slot], profile):
+            raise ProfileError(f"{spec} {wrong}", where=program.name, hint=f"declare {instead}" if instead else "")
     return fills
 
 
-def _check_elements(spec: SlotSpec, fill: SlotFill) -> None:
-    if spec.element and fill.stride != spec.element:
-        raise ProfileError(
-            f"the elements of {spec} have {fill.stride} bytes on this kernel, the probe declares {spec.element}",
-            hint=f"declare an array of u{fill.stride * 8}" if fill.stride in {1, 2, 4, 8} else "",
-        )
+def _misfits(spec: SlotSpec, fill: SlotFill, profile: Profile) -> Iterator[tuple[str, str]]:
+    """Yield how a kernel's member differs from what the probe declares, where that gives wrong values."""
+    declared = spec.declared or Declared("text")
+    if declared.kind == "number":
+        has = fill.bits or fill.size * 8
+        if not fill.bits and fill.size not in _INTEGERS:
+            yield f"has {fill.size} bytes on this kernel, so that it is no number", "CharArray, or the structure that it is"
+        elif declared.size and has > declared.size * 8:
+            wrong = f"has {has} bits on this kernel, and the probe's number has {declared.size * 8}"
+            yield wrong, f"{'s' if fill.signed else 'u'}{fill.size * 8}"
+    elif declared.kind == "pointer" and fill.size != declared.size:
+        yield f"has {fill.size} bytes on this kernel, so that it is no pointer", "the number, or the structure, that it is"
+    elif declared.kind == "array" and declared.size and fill.stride != declared.size:
+        wrong = f"has elements of {fill.stride} bytes on this kernel, and the probe declares {declared.size}"
+        yield wrong, f"an array of u{fill.stride * 8}" if fill.stride in _INTEGERS else ""
+    elif declared.kind == "struct":
+        size = next((size for types in profile.types if (size := types.size(declared.name))), 0)
+        if 0 < fill.size < size:
+            wrong = f"has {fill.size} bytes on this kernel, and {declared.name} has {size}"
+            yield wrong, f"Ptr[{declared.name}]" if fill.size == profile.init.word_size else "another type"
 
 
 def fixed(spec: SlotSpec) -> bool:
@@ -78,7 +96,7 @@ def _member(spec: SlotSpec, profile: Profile) -> SlotFill:
             return MISSING
         word = profile.init.word_size
         member = Member(index * word, word)
-    if spec.element is not None and not member.stride:
+    if spec.declared and spec.declared.kind == "array" and not member.stride:
         return MISSING  # its elements' size is not known, or it is no array
     return _sound(member)
 

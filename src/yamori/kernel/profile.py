@@ -86,6 +86,11 @@ class Profile:
                     return path, member
         return None
 
+    @property
+    def booting(self) -> bool:
+        """Whether layouts could not be inferred because the guest still boots."""
+        return any(isinstance(types, InferredTypes) and types.booting for types in self.types)
+
     def require(self, struct: str, *paths: str) -> Member:
         """Return where the first of ``paths`` lies, as ``find`` does.
 
@@ -94,7 +99,7 @@ class Profile:
         """
         if found := self.find(struct, *paths):
             return found[1]
-        if any(isinstance(types, InferredTypes) and types.booting for types in self.types):
+        if self.booting:
             raise ProfileError(STILL_BOOTING, hint="try again in a few seconds; where it stays so, give --vmlinux")
         wanted = " or ".join(f"{struct}.{path}" for path in paths)
         raise ProfileError(

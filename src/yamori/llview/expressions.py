@@ -148,10 +148,16 @@ class Expressions(Calculations):
         name = renamed.path if isinstance(renamed, Named) else node.attr
         if isinstance(owner, Symbols):
             return kind, self.slot(ir.SlotSpec("symbol", name))
-        element = None
+        return kind, self.slot(ir.SlotSpec("member", owner.struct.name, name, declared=self._kind(kind)))
+
+    def _kind(self, kind: Type) -> ir.Declared:
+        if isinstance(kind, IntType):
+            return ir.Declared("number", kind.bits // 8)
+        if isinstance(kind, PtrType):
+            return ir.Declared("pointer", self.constant_size(kind))
         if isinstance(kind, ArrayType):
-            element = 0 if isinstance(kind.element, StructType) else self.constant_size(kind.element)
-        return kind, self.slot(ir.SlotSpec("member", owner.struct.name, name, element=element))
+            return ir.Declared("array", self.constant_size(kind.element))
+        return ir.Declared("struct", name=kind.name) if isinstance(kind, StructType) else ir.Declared("text")
 
     def _load_member(self, owner: Reference, node: ast.Attribute) -> Value:
         kind, slot = self.declared(owner, node)

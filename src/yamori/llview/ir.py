@@ -394,6 +394,21 @@ class Return(Statement):
 # --- Programs -----------------------------------------------------------------------------------------------------
 
 
+class Declared(NamedTuple):
+    """What a probe says that a member is.
+
+    Attributes:
+        kind: How it is used.
+        size: Bytes that are loaded: of a number (0: of any, it is only a truth value), of a pointer, of an array's
+            element; 0 where those are structures.
+        name: The structure's C name.
+    """
+
+    kind: Literal["number", "pointer", "array", "struct", "text"]
+    size: int = 0
+    name: str = ""
+
+
 class SlotSpec(NamedTuple):
     """What a slot is filled with.
 
@@ -403,15 +418,14 @@ class SlotSpec(NamedTuple):
         owner: The structure's C name; the symbol's name; the structure's C name.
         path: The member's path, with dots; empty for the other kinds.
         optional: The program asks with ``exists`` before it uses it.
-        element: Of an array: the bytes of an element that the program loads, 0 where elements are structures; ``None``
-            where the member is used as no array.
+        declared: What the probe declares a member to be; ``None`` where only its offset is used.
     """
 
     kind: Literal["member", "symbol", "sizeof"]
     owner: str
     path: str = ""
     optional: bool = False
-    element: int | None = None
+    declared: Declared | None = None
 
     def __str__(self) -> str:
         """Name it as people do: ``task_struct.comm``."""
