@@ -56,7 +56,8 @@ class Calls(Lexicon):
         if unknown and word.keywords != ANY:
             self.fail(f"{ast.unparse(node.func)}() has no argument {unknown[0]!r}", node)
         if not word.least <= len(node.args) <= word.most:
-            self.fail(f"it takes {word.least} to {word.most} arguments, not {len(node.args)}", node)
+            least = f"{word.least} to " if word.least < word.most else ""
+            self.fail(f"{ast.unparse(node.func)}() takes {least}{_count(word.most)}, not {len(node.args)}", node)
         return word.lower(self, node)
 
     def _refuse_call(self, function: object, node: ast.Call) -> NoReturn:
@@ -146,7 +147,7 @@ class Calls(Lexicon):
         parameters = [*arguments.args, *arguments.kwonlyargs]
         names = [parameter.arg for parameter in parameters]
         if len(node.args) > len(arguments.args):
-            self.fail(f"{definition.name}() takes {len(arguments.args)} arguments, not {len(node.args)}", node)
+            self.fail(f"{definition.name}() takes {_count(len(arguments.args))}, not {len(node.args)}", node)
         given: dict[str, ast.expr] = dict(zip(names, node.args, strict=False))
         for keyword in node.keywords:
             if keyword.arg not in names or keyword.arg in given:
@@ -239,3 +240,7 @@ def source_of(function: Callable[..., Any], word_size: int) -> tuple[ast.Functio
         raise CompileError(what, file, ast.Pass(lineno=code.co_firstlineno), hint="write it as def")
     what = f"the source of {function.__name__}() is not where it was: {file} has changed"
     raise CompileError(what, file, ast.Pass(lineno=code.co_firstlineno))
+
+
+def _count(number: int) -> str:
+    return f"{number or 'no'} argument{'' if number == 1 else 's'}"

@@ -74,15 +74,23 @@ class Emission(Calls):
             value = self._character(value.value, node)
         if not isinstance(field.type, IntType):
             self.fail(f"the field {field.name!r} is a text elsewhere, and {describe(value)} is none", node)
+        if isinstance(value, Constant) and value.value is None:
+            self.fail(f"the field {field.name!r} is never None", node, hint="declare it `int | None`, as an example")
         number = self.number(value, node)
         if field.type == BOOL:
             return Number(self.cast(number, BOOL))
-        kind = field.type
+        return self._number(number, field.type, field, node)
+
+    def _number(self, number: ir.Expression, kind: IntType, field: ir.RowField, node: ast.expr) -> Value:
+        """Return a number as a field has it; the first one settles which type that is."""
         if kind == TEXTUAL:
             kind = CHARACTER
         elif kind == UNSETTLED:
             kind = ir.S64 if number.type.signed else U64
         if not self.fits(Number(number), kind):
+            if kind == CHARACTER:
+                hint = "copy a text, or say u8(...) for one character"
+                self.fail(f"the field {field.name!r} is a text, and {number.type.one} is none", node, hint=hint)
             what = f"the field {field.name!r} is {kind.one}, and {number.type.one} may not fit into it"
             self.fail(what, node, hint=f"say {kind.name}(...)")
         self._settle(field._replace(type=kind))
@@ -139,4 +147,6 @@ def _row_field(name: str, hint: Any) -> ir.RowField:
     plain = next((option for option in options if option is not type(None)), None)
     if plain is None:
         raise TypeError(f"{name} is always None")
+    if plain not in {int, bool, str, float}:
+        raise TypeError(f"{name} is {getattr(plain, '__name__', plain)}: a field is int, bool, str or float (seconds)")
     return ir.RowField(name, {bool: BOOL, str: TEXTUAL}.get(plain, UNSETTLED), nullable=type(None) in options)

@@ -102,7 +102,9 @@ class Statements(Emission):
 
     def _augassign_statement(self, node: ast.AugAssign) -> None:
         if not isinstance(node.target, ast.Name):
-            self.fail("only a variable can be changed so", node.target, hint="say a[i] = a[i] + 1")
+            if isinstance(node.target, ast.Subscript):
+                self.fail("only a variable can be changed so", node.target, hint="say a[i] = a[i] + 1")
+            self.fail("guest memory is only read", node.target, hint="assign to a variable")
         current = ast.copy_location(ast.Name(id=node.target.id, ctx=ast.Load()), node.target)
         value = self.value(ast.copy_location(ast.BinOp(left=current, op=node.op, right=node.value), node))
         variable = self.frame.variables[node.target.id]

@@ -66,6 +66,12 @@ class Lexicon(Expressions):
         value = self.value(node)
         if isinstance(value, GuestArray):
             return value.address
+        if isinstance(value, Number) and not self.fits(value, self.word):
+            self.fail(
+                f"an address is a ulong, {self.word.bits // 8} bytes on this guest, and this is {value.type.one}",
+                node,
+                hint="declare it ulong, or say ulong(...)",
+            )
         return self.number(value, node, self.word)
 
     def exists(self, node: ast.Call) -> Value:

@@ -77,7 +77,7 @@ def in_file(path: Path) -> list[Probe]:
         ProbeError: There is no such file, it is no Python, cannot be imported, or has no probe.
     """
     if not path.is_file():
-        raise ProbeError("there is no such file", where=str(path))
+        raise ProbeError("it is a directory" if path.is_dir() else "there is no such file", where=str(path))
     probes = list(_of(_imported(path.resolve())))
     if not probes:
         raise ProbeError("it has no probe", where=str(path), hint="mark a function with @probe(row=...)")
