@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from functools import cache
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar, get_args, get_type_hints
 
 import msgspec
 
 SCHEMA = "yamori/1"
 
 
+_ADDRESS = object()
+
+Address: TypeAlias = Annotated[int, _ADDRESS]
+"""A number that is shown in hexadecimal; in JSON it is a string, ``"0xc001b10c"``, for readers lose bits above 2^53."""
+
+
 class Row(msgspec.Struct, frozen=True):
     """What every row is.
 
-    Attributes:
-        ADDRESSES: Fields that are strings like ``"0xc001b10c"`` in JSON, whose readers lose bits above 2^53.
+    Fields are ``int``, ``Address``, ``bool``, ``str`` (escaped), ``float`` (seconds), or ``None`` beside one of these.
     """
-
-    ADDRESSES: ClassVar[tuple[str, ...]] = ()
 
 
 class Banner(Row, frozen=True, kw_only=True):
@@ -40,8 +44,6 @@ class Banner(Row, frozen=True, kw_only=True):
         build_id: The kernel's build id in hexadecimal, or empty.
     """
 
-    ADDRESSES: ClassVar[tuple[str, ...]] = ("slide",)
-
     banner: str
     release: str
     version: str
@@ -53,7 +55,7 @@ class Banner(Row, frozen=True, kw_only=True):
     architecture: str
     translation: str
     granule: int
-    slide: int | None
+    slide: Address | None
     build_id: str
 
 
@@ -68,10 +70,8 @@ class SystemCall(Row, frozen=True):
         in_kernel_text: Whether the address lies in the kernel's own text; ``None`` where its bounds are not known.
     """
 
-    ADDRESSES: ClassVar[tuple[str, ...]] = ("address",)
-
     nr: int
-    address: int
+    address: Address
     symbol: str
     offset: int
     in_kernel_text: bool | None
@@ -95,8 +95,6 @@ class Process(Row, frozen=True):
         task: Address of its ``task_struct``.
     """
 
-    ADDRESSES: ClassVar[tuple[str, ...]] = ("task",)
-
     pid: int
     tgid: int
     ppid: int
@@ -108,7 +106,7 @@ class Process(Row, frozen=True):
     state: str | None
     kthread: bool
     start_time: float | None
-    task: int
+    task: Address
 
 
 R = TypeVar("R", bound=Row)
@@ -151,10 +149,21 @@ def escape(text: bytes) -> str:
     return "".join(chr(byte) if 0x20 <= byte < 0x7F and byte != 0x5C else f"\\x{byte:02x}" for byte in text)
 
 
+@cache
+def addresses(kind: type[Row]) -> frozenset[str]:
+    """Return the names of the fields of rows that are addresses."""
+    hints = get_type_hints(kind, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if any(map(_is_address, (hint, *get_args(hint)))))
+
+
+def _is_address(hint: Any) -> bool:
+    return _ADDRESS in getattr(hint, "__metadata__", ())
+
+
 def plain(row: Row) -> dict[str, Any]:
     """Return a row as JSON shows it."""
     values = msgspec.structs.asdict(row)
-    for name in row.ADDRESSES:
+    for name in addresses(type(row)):
         if values[name] is not None:
             values[name] = f"{values[name]:#x}"
     return values

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from yamori.llview.language import CharArray, Kernel, Ptr, Struct, emit, exists, probe, s32, u32, address_of
 from yamori.llview.structures.lists import for_each_entry, list_head
-from yamori.records import Row
+from yamori.records import Address, Row
 
 
 class cred(Struct):
@@ -43,13 +43,11 @@ class Symbols(Kernel):
 
 
 class Owned(Row, frozen=True):
-    ADDRESSES = ("task",)
-
     pid: int
     comm: str
     parent: str
     kthread: bool | None
-    task: int
+    task: Address
 
 
 @probe(row=Owned)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args, get_type_hints
 
-from yamori.records import Row
+from yamori.records import Row, addresses
 
 
 def rows_table(kind: type[Row], rows: Sequence[Row]) -> tuple[dict[str, str], Iterator[tuple[str, ...]]]:
@@ -14,7 +14,7 @@ def rows_table(kind: type[Row], rows: Sequence[Row]) -> tuple[dict[str, str], It
     names = kind.__struct_fields__
     headings = {name: "right" if {int, float} & {hints[name], *get_args(hints[name])} else "left" for name in names}
     return headings, (
-        tuple(_cell(getattr(row, name), is_address=name in kind.ADDRESSES) for name in names) for row in rows
+        tuple(_cell(getattr(row, name), is_address=name in addresses(kind)) for name in names) for row in rows
     )
 
 
