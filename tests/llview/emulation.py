@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from yamori.address import GPA
 from yamori.llview import layout
 from yamori.llview.c_backend import c_source
 from yamori.llview.faults import MOST_TROUBLES, Code
@@ -19,7 +20,7 @@ from yamori.llview.machine import DEFAULT_BUDGET, Machine, Outcome, SlotFill
 from yamori.llview.native import new_context, read_outcome, slot_words, words
 from yamori.llview.objects import FLAGS, TARGETS
 from yamori.llview.unit import Unit, row_layout
-from yamori.memory.physical import PhysicalMemory
+from yamori.memory.physical import PhysicalMemory, Region, host_extents
 
 CODE, DATA, STACK, RAM = 0x10000, 0x1000_0000, 0x3000_0000, 0x4000_0000
 """Addresses in the emulator: of the program, of what the context points to, of the stack, and of the guest's RAM."""
@@ -27,6 +28,7 @@ CODE, DATA, STACK, RAM = 0x10000, 0x1000_0000, 0x3000_0000, 0x4000_0000
 STACK_SIZE = 1 << 20
 STOP = CODE - 0x1000
 PAGE = 0x1000
+READ = 1  # UC_PROT_READ
 
 CONTRACT = """
 static const struct ll_region *find(const struct ll_context *c, uint64_t gpa)
@@ -144,6 +146,7 @@ class _Run:
         self.context.row_capacity, self.context.event_capacity = capacities
         self.context.trouble_capacity = MOST_TROUBLES
         self.placed: list[tuple[int, Any]] = []
+        self.shared: list[Any] = []
         self.end = DATA
 
     def give(self, slots: list[SlotFill], arguments: Any, budget: int) -> None:
@@ -154,14 +157,24 @@ class _Run:
             host = at + region.gpa % PAGE
             regions += [region.gpa, region.size, host, 0, 0, 0]
             pages = -(-(host % PAGE + region.size) // PAGE)
-            self.emulator.mem_map(at, pages * PAGE)
-            self.emulator.mem_write(host, self.memory.read(region.gpa, region.size))  # type: ignore[arg-type]
+            self.map(region, host, pages * PAGE)
             at += (pages + 1) * PAGE
         context.region_count = len(self.memory.regions)
         context.regions, context.slots = self.place(words(regions)), self.place(slot_words(slots))
         context.arguments, context.rows = self.place(arguments), self.place(self.rows)
         context.events, context.troubles = self.place(self.events), self.place(self.troubles)
         context.budget = budget
+
+    def map(self, region: Region, host: int, size: int) -> None:
+        """Let the emulator have a region of RAM; the memory's own bytes where they are whole pages, else a copy."""
+        for extent in host_extents(self.memory) or ():
+            if (extent.gpa, extent.size) == region and isinstance(extent.buffer, bytearray) and region.size == size:
+                start = (ctypes.c_char * size).from_buffer(extent.buffer, extent.offset)
+                self.shared.append(start)  # a bytearray does not move while somebody holds it
+                self.emulator.mem_map_ptr(host, size, READ, ctypes.addressof(start))
+                return
+        self.emulator.mem_map(host // PAGE * PAGE, size)
+        self.emulator.mem_write(host, self.memory.read(GPA(region.gpa), region.size))
 
     def place(self, data: Any) -> int:
         """Put something at an address of its own."""
