@@ -5,6 +5,8 @@ import fcntl
 import mmap
 import os
 import random
+import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.llview import random_expressions
+from tests.llview import random_expressions, sources
 from tests.llview.native_programs import (
     BASE,
     KERNEL,
@@ -36,6 +38,7 @@ from tests.llview.native_programs import (
 from yamori.address import GPA
 from yamori.hypervisors.vm import RamSegment
 from yamori.llview import ir, layout, native, objects
+from yamori.llview import unit as unit_module
 from yamori.llview.c_backend import c_source
 from yamori.llview.engine import choose
 from yamori.llview.faults import MOST_TROUBLES, Code, FaultRecord, TroubleRecord
@@ -378,6 +381,40 @@ def test_memory_that_is_closed_while_code_runs_stays_what_it_was(engine: Native,
             os.close(other)
     finally:
         os.close(fd)
+
+
+def test_a_list_without_an_end_gives_no_rows_without_an_end(engine: Native, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, items = ram(8, 5)
+    at = items[3] - KERNEL[8] + PAGE + 16
+    data[at : at + 8] = items[1].to_bytes(8, "little")  # past the head
+    guest = machine(data, 8, WALKER)
+    monkeypatch.setattr(unit_module, "MOST_ROWS", 5000)
+    found = engine.run(LIST, guest, fills(8), (items[0],))
+    assert found == Interpreter().run(LIST, guest, fills(8), (items[0],))
+    assert (found.count, found.ended and found.ended.code) == (5000, Code.ROWS)
+    monkeypatch.setattr(unit_module, "MOST_ROW_BYTES", 64 * 100)
+    assert engine.run(LIST, guest, fills(8), (items[0],)).count < 300
+
+
+def test_a_long_run_can_be_interrupted(tmp_path: Path) -> None:
+    program = sources.program(sources.probe("x = u64(0)\nwhile True:\n    x += u64(kernel.first.small)"))
+    unit = Unit("long", (program,), (WALKER,))
+    engine = Native(unit, objects.build(c_source(unit), tmp_path / "long.so"))
+    where = sources.guest()
+    slots = [where.fills[str(slot)] for slot in program.slots]
+    guest = machine(where.data, 8, WALKER)
+    started = time.perf_counter()
+    assert engine.run(program, guest, slots, budget=1 << 14).loads == 1 << 14  # in a thread of its own
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(program, guest, slots, budget=1 << 60)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.perf_counter() - started < 20
+    assert engine.run(program, guest, slots, budget=100).loads == 100
 
 
 def test_threads_do_not_disturb_each_other(engine: Native) -> None:

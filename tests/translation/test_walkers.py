@@ -153,7 +153,7 @@ def test_kernel_is_what_is_canonical(shape: Geometry) -> None:
 @pytest.mark.parametrize("shape", ALL, ids=str)
 def test_machine(shape: Geometry) -> None:
     made = machine(BytesMemory({}), shape, GPA(0x4000))
-    assert made.walker is program(shape.walker)
+    assert made.walker is program(shape.walker, shape.word_size)
     assert (made.geometry, made.kernel, made.word_size) == (shape.parameters, shape.kernel, shape.word_size)
     assert 1 << made.page_shift == shape.page_size
     assert made.root == 0x4000
@@ -162,7 +162,7 @@ def test_machine(shape: Geometry) -> None:
 def test_one_program_serves_all_geometries_of_a_format() -> None:
     walkers = {shape.format: set[int]() for shape in ALL}
     for shape in ALL:
-        walkers[shape.format].add(id(compiled(shape.walker)))
+        walkers[shape.format].add(id(compiled(shape.walker, shape.word_size)))
     assert {len(found) for found in walkers.values()} == {1}
 
 

@@ -37,7 +37,7 @@ class Code(IntEnum):
     BUDGET = 8
     """Too much was read: all ticks are spent. ``address`` and ``value`` 0."""
     ROWS = 9
-    """No room for another row. Not for users: the runner makes room and runs again."""
+    """No room for another row. Native code is given more room and runs again, up to ``unit.most_rows``."""
     GONE = 10
     """The host no longer gives the guest's memory. ``address`` is the GPA, ``value`` the size."""
 

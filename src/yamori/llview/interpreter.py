@@ -12,7 +12,8 @@ from yamori.llview.faults import Code, FaultRecord
 from yamori.llview.ir import Program
 from yamori.llview.machine import DEFAULT_BUDGET, Machine, Outcome, SlotFill
 from yamori.llview.python_backend import compile_program, forget
-from yamori.llview.runtime import Gone, Run, Taken, counter, refuse
+from yamori.llview.runtime import Full, Gone, Run, Taken, counter, refuse
+from yamori.llview.unit import most_rows
 
 WALK_BUDGET = 1 << 10
 """Ticks of a single walk outside of any run; page tables have five levels at most."""
@@ -21,6 +22,7 @@ MOST_PROGRAMS = 256
 """Programs that are kept compiled, the newest ones: a user at the prompt may make any number."""
 
 _functions: dict[int, tuple[Program, Callable[..., Any]]] = {}
+_texts: dict[int, tuple[Program, str]] = {}
 _compiling = Lock()
 
 
@@ -63,7 +65,7 @@ class Interpreter:
         """
         _check(program, slots, arguments, machine)
         function = _function(program)
-        run = Run(machine, _function(machine.walker), slots, budget, trace=trace)
+        run = Run(machine, _function(machine.walker), slots, budget, most_rows(program), trace=trace)
         ended: FaultRecord | None = None
         try:
             function(run, *arguments)
@@ -71,6 +73,8 @@ class Interpreter:
             ended = run.last
         except StopIteration:  # of the counter of ticks
             ended = run.record(Code.BUDGET)
+        except Full:
+            ended = run.record(Code.ROWS)
         columns = [list(column) for column in zip(*run.rows, strict=True)] or [[] for _ in program.row]
         return Outcome(columns, len(run.rows), run.loads, run.faults, run.troubles, ended, run.events)
 
@@ -102,6 +106,16 @@ def walker(program: Program) -> Callable[..., tuple[int, ...]]:
     return walk
 
 
+def supply(program: Program, text: str) -> None:
+    """Give the Python text of a program, which was verified and written ahead: it will only be compiled.
+
+    Args:
+        program: It is kept for good.
+        text: As ``python_source`` wrote it.
+    """
+    _texts[id(program)] = program, text
+
+
 def _function(program: Program) -> Callable[..., Any]:
     """Return a program's function, compiled once; a program is known by its identity, so it is kept with it."""
     known = _functions.get(id(program))
@@ -109,7 +123,8 @@ def _function(program: Program) -> Callable[..., Any]:
         return known[1]
     with _compiling:
         if id(program) not in _functions:
-            function = compile_program(program)
+            _, text = _texts.get(id(program), (program, None))
+            function = compile_program(program, text)
             while len(_functions) >= MOST_PROGRAMS:
                 forget(_functions.pop(next(iter(_functions)))[1])
             _functions[id(program)] = program, function

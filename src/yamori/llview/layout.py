@@ -74,6 +74,7 @@ _STRUCTURES: Final[dict[str, tuple[tuple[str, str, int, str], ...]]] = {
         ("walker", "", 1, "number of the walker in the unit"),
         ("geometry", "", GEOMETRY_WORDS, "the walker's parameters"),
         ("budget", "", 1, "ticks left"),
+        ("stop", "", 1, "not 0: the host wants the run to end as if nothing were left"),
         ("loads", "", 1, "loads of guest memory by GVA"),
         ("faults", "", 1, "faults taken"),
         ("fault", "fault", 1, "the last one"),

@@ -8,8 +8,9 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final
 
 from yamori.errors import YamoriError
@@ -18,12 +19,14 @@ from yamori.llview.faults import MOST_TROUBLES, Code, FaultRecord, TroubleRecord
 from yamori.llview.ir import Program
 from yamori.llview.machine import DEFAULT_BUDGET, Event, Machine, Outcome, SlotFill
 from yamori.llview.packed_rows import columns
-from yamori.llview.unit import RowLayout, Unit, row_layout
+from yamori.llview.unit import RowLayout, Unit, most_rows, row_layout
 from yamori.memory.physical import HostExtent, PhysicalMemory, host_extents
 
 _WORD = (1 << 64) - 1
 _FIRST_ROWS = 1024
 _FIRST_EVENTS = 1 << 14
+_SHORT = 1 << 13
+"""Ticks that take milliseconds at most, or half a second where every load is a system call."""
 
 
 class NativeError(YamoriError):
@@ -75,6 +78,7 @@ class Native:
             entry.argtypes, entry.restype = [ctypes.c_void_p], ctypes.c_uint64
         self._layouts = {probe.name: row_layout(probe) for probe in unit.probes}
         self._capacities: dict[str, int] = {}
+        self._long: set[str] = set()
 
     def serves(self, program: Program, machine: Machine) -> bool:
         """Say whether ``run`` can be asked for this program on this machine."""
@@ -113,21 +117,44 @@ class Native:
         if len(slots) != len(program.slots) or len(arguments) != len(program.parameters):
             raise NativeError(f"{program.name}: slots or arguments are missing")
         given = [local.type.wrap(value) for local, value in zip(program.parameters, arguments, strict=True)]
-        rows = self._capacities.get(program.name, _FIRST_ROWS)
+        most = most_rows(program)
+        rows = min(self._capacities.get(program.name, _FIRST_ROWS), most)
         events = _FIRST_EVENTS if trace else 0
         with _regions(extents) as regions:
             run = _Run(machine, self._unit.walkers.index(machine.walker), regions, slot_words(slots), words(given))
             while True:
-                run.prepare(self._layouts[program.name], rows, events, budget)
-                status = self._entries[program.name](ctypes.addressof(run.context))
-                if status and run.context.fault.code == Code.ROWS:
-                    rows *= 2
+                ticks = budget if program.name in self._long else min(budget, _SHORT)
+                run.prepare(self._layouts[program.name], rows, events, ticks)
+                status = self._call(program, run.context)
+                code = run.context.fault.code if status else Code.NONE
+                if code == Code.BUDGET and ticks < budget:
+                    self._long.add(program.name)
+                elif code == Code.ROWS and rows < most:
+                    rows = min(rows * 4, most)
                 elif run.context.event_count > events and trace:
                     events = run.context.event_count * 2
                 else:
                     break
         self._capacities[program.name] = max(_FIRST_ROWS, run.context.row_count * 5 // 4)
         return run.outcome(program, ended=bool(status))
+
+    def _call(self, program: Program, context: Any) -> int:
+        """Run once. What may take long runs in a thread of its own, so that Ctrl-C is heard meanwhile."""
+        entry = self._entries[program.name]
+        if context.budget <= _SHORT:
+            return int(entry(ctypes.addressof(context)))
+        status: list[int] = []
+        thread = Thread(target=lambda: status.append(entry(ctypes.addressof(context))), daemon=True)
+        thread.start()
+        try:
+            thread.join()
+        except BaseException:
+            context.stop = 1
+            while thread.is_alive():  # for moments: it has the context and the guest's memory
+                with suppress(KeyboardInterrupt):
+                    thread.join()
+            raise
+        return status[0]
 
 
 class _Run:
@@ -155,7 +182,9 @@ class _Run:
         context = self.context
         context.rows, context.row_capacity, context.row_stride = ctypes.addressof(self._rows), rows, row.stride
         context.events, context.event_capacity = ctypes.addressof(self._events), events
-        context.row_count = context.event_count = context.trouble_count = context.loads = context.faults = 0
+        context.stop = context.row_count = context.event_count = context.trouble_count = context.loads = (
+            context.faults
+        ) = 0
         context.fault = layout.STRUCTURES["fault"]()
         context.budget = max(0, min(budget, _WORD))
 

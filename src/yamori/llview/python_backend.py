@@ -31,22 +31,26 @@ _OF_THE_RUN = {
     "tick": "run.tick",
     "fault": "run.fault",
     "trouble": "run.trouble",
-    "emit": "run.rows.append",
+    "emit": "run.emit",
 }
 _GLOBALS = {"Fault": Fault, "member": member, "text": text, **{code.name: code for code in Code}}
 _numbers = count(1)
 
 
-def compile_program(program: Program) -> Callable[..., Any]:
+def compile_program(program: Program, text: str | None = None) -> Callable[..., Any]:
     """Return a program's function.
 
     A probe's takes ``(run, *arguments)``; a walker's ``(u32, u64, tick, fault, root, gva, *geometry)``, and returns its
     results. ``forget`` it once it is not needed.
 
+    Args:
+        program: A probe or a walker.
+        text: What ``python_source`` returned for it, where that is at hand.
+
     Raises:
         VerifyError: The program may not run.
     """
-    source = python_source(program)
+    source = python_source(program) if text is None else text
     name = f"<llview {program.name} {next(_numbers)}>"
     known: dict[str, Any] = dict(_GLOBALS)
     exec(compile(source, name, "exec"), known)  # noqa: S102  our own text of a verified program

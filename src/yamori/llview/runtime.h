@@ -384,7 +384,7 @@ LL_UNUSED static inline uint64_t *ll_row(struct ll_context *c)
 /* Spend a tick: 0, or 1 after a fault. */
 LL_UNUSED static inline int ll_tick(struct ll_context *c)
 {
-    if (ll_unlikely(!c->budget))
+    if (ll_unlikely(!c->budget || *(const volatile uint64_t *)&c->stop))
         return ll_fault(c, LL_BUDGET, 0, 0, 0);
     c->budget--;
     return 0;

@@ -33,6 +33,10 @@ class Taken(Fault):
         self.record = record
 
 
+class Full(Exception):
+    """There are more rows than a run may give: no ``Attempt`` takes that."""
+
+
 class Gone(Exception):
     """The host no longer gives the guest's memory: no ``Attempt`` takes that."""
 
@@ -80,9 +84,11 @@ class Run:
         walk: The compiled walker of its page tables.
         slots: The program's.
         budget: Ticks.
+        rows: How many there may be.
         trace: Record every load.
 
     Attributes:
+        emit: Takes a row; ``Full`` where there are too many.
         tick: Spends one of the budget; ``StopIteration`` where nothing is left.
         page: ``(gva, size)`` → where the kernel's own tables have it in guest physical memory.
         page_in: ``(gva, size, root)`` → where the tables at ``root`` have it.
@@ -102,6 +108,7 @@ class Run:
         walk: Callable[..., tuple[int, ...]],
         slots: Sequence[SlotFill],
         budget: int,
+        rows: int,
         *,
         trace: bool,
     ) -> None:
@@ -114,6 +121,7 @@ class Run:
         self.events: list[Event] = []
         self._memory = machine.memory
         self.tick = counter(budget)
+        self.emit = self._emitter(rows)
         self.load = self._loader(trace=trace)
         entries = [self._table_loader(size, trace=trace) for size in (4, 8)]
 
@@ -121,6 +129,16 @@ class Run:
             return walk(*entries, self.tick, self.fault, root, gva, *machine.geometry)[0]
 
         self.page, self.page_in = self._translation(machine, translate)
+
+    def _emitter(self, most: int) -> Callable[[tuple[Value, ...]], None]:
+        rows, append = self.rows, self.rows.append
+
+        def emit(row: tuple[Value, ...]) -> None:
+            if len(rows) >= most:
+                raise Full
+            append(row)
+
+        return emit
 
     # --- faults and troubles
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from yamori.llview.ir import IntType, Program
@@ -17,12 +17,14 @@ class Unit:
         probes: All of one word size.
         walkers: One of them serves a run.
         object: The name of its object, where it was built already: its C text need not be written again.
+        texts: The Python text of each of its programs by name, where it was built already.
     """
 
     name: str
     probes: tuple[Program, ...]
     walkers: tuple[Program, ...]
     object: str = ""
+    texts: dict[str, str] = field(default_factory=dict)
 
 
 class RowLayout(NamedTuple):
@@ -37,6 +39,18 @@ class RowLayout(NamedTuple):
 
     words: tuple[int, ...]
     stride: int
+
+
+MOST_ROWS = 1 << 18
+"""Rows of a run: eight times as many as a kernel has processes by default."""
+
+MOST_ROW_BYTES = 1 << 26
+"""Bytes of a run's rows, as ``RowLayout`` counts them: what a list without an end may make of them."""
+
+
+def most_rows(program: Program) -> int:
+    """Return how many rows a run of a program may give; the next one ends it."""
+    return min(MOST_ROWS, MOST_ROW_BYTES // row_layout(program).stride)
 
 
 def row_layout(program: Program) -> RowLayout:

@@ -7,27 +7,23 @@ one. What was built from other sources than those at hand is not used.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import pickle
 import sys
 from dataclasses import replace
-from functools import cache
 from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
-from typing import cast
 
 from yamori.errors import YamoriError
-from yamori.llview import objects
+from yamori.llview import ahead, objects
+from yamori.llview.ahead import built
 from yamori.llview.language import Probe
 from yamori.llview.unit import Unit
 from yamori.translation.machine import walkers
 
+__all__ = ["MODULES", "WORD_SIZES", "build", "built", "probes", "unit"]
+
 MODULES = ("plist", "syscall")
 """The modules of this room that hold probes."""
-ROOMS = ("llview", "llview.structures", "translation", "probes")
-"""The rooms whose sources decide what is built."""
 WORD_SIZES = (4, 8)
 
 
@@ -35,16 +31,6 @@ def probes() -> tuple[Probe, ...]:
     """Return the built-in probes."""
     modules = [import_module(f"yamori.probes.{name}") for name in MODULES]
     return tuple(value for module in modules for value in vars(module).values() if isinstance(value, Probe))
-
-
-@cache
-def built(word_size: int) -> Unit | None:
-    """Return the unit that was built for guests of a word size, ``None`` where there is none of these sources."""
-    stored = _folder() / _name(word_size)
-    if not stored.is_file():
-        return None
-    # As trustworthy as the package's own modules, beside which it lies.
-    return cast("Unit", pickle.loads(stored.read_bytes()))  # noqa: S301
 
 
 def unit(chosen: tuple[Probe, ...], word_size: int) -> Unit:
@@ -61,25 +47,10 @@ def unit(chosen: tuple[Probe, ...], word_size: int) -> Unit:
     return Unit(f"{'_'.join(program.name for program in programs)}_{word_size * 8}", programs, walkers(word_size))
 
 
-def _name(word_size: int) -> str:
-    return f"{_sources()}-{word_size * 8}.pickle"
-
-
-@cache
-def _sources() -> str:
-    """Return a hash of all that decides what is built."""
-    digest = hashlib.sha256()
-    for room in ROOMS:
-        folder = files("yamori").joinpath(*room.split("."))
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-            if entry.name.endswith((".py", ".h", ".c")):
-                digest.update(entry.name.encode() + b"\0" + entry.read_bytes())
-    return digest.hexdigest()[:32]
-
-
 def build(folder: Path, targets: list[objects.Target | None]) -> None:
     """Build the objects and the programs into a folder, and remove what is there of older sources."""
     from yamori.llview.c_backend import c_source  # noqa: PLC0415  as above
+    from yamori.llview.python_backend import python_source  # noqa: PLC0415
 
     machines = [target.name if target else objects.this_machine() for target in targets]
     if all(_is_built(folder, word_size, machines) for word_size in WORD_SIZES):
@@ -96,29 +67,29 @@ def build(folder: Path, targets: list[objects.Target | None]) -> None:
             if not path.is_file():
                 objects.build(text, path, target)
             wanted.add(path.name)
-        whole = folder / f".{_name(word_size)}"
-        whole.write_bytes(pickle.dumps(replace(made, object=objects.key(text))))
-        whole.replace(folder / _name(word_size))  # nobody reads half of it, whenever this is interrupted
-        wanted.add(_name(word_size))
+        texts = {program.name: python_source(program) for program in (*made.probes, *made.walkers)}
+        name = ahead.file_name(word_size)
+        whole = folder / f".{name}"
+        whole.write_bytes(pickle.dumps(replace(made, object=objects.key(text), texts=texts)))
+        whole.replace(folder / name)  # nobody reads half of it, whenever this is interrupted
+        wanted.add(name)
     for old in folder.rglob("*"):
         if old.is_file() and old.name not in wanted:
             old.unlink()
 
 
 def _is_built(folder: Path, word_size: int, machines: list[str]) -> bool:
-    made = built(word_size) if folder == _folder() else None
+    made = built(word_size) if folder == ahead.folder() else None
     return made is not None and all((folder / machine / f"{made.object}.so").is_file() for machine in machines)
-
-
-def _folder() -> Path:
-    return Path(str(files("yamori.llview").joinpath("built")))
 
 
 def main() -> None:
     """Build for this machine, or for all."""
+    import argparse  # noqa: PLC0415  whoever runs a probe builds none
+
     parser = argparse.ArgumentParser(prog="python -m yamori.probes.ahead", description=__doc__)
     parser.add_argument("--all", action="store_true", help="for every machine whose compiler is installed")
-    parser.add_argument("--into", type=Path, default=_folder())
+    parser.add_argument("--into", type=Path, default=ahead.folder())
     options = parser.parse_args()
     targets: list[objects.Target | None] = [None]
     if options.all:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import NamedTuple, Protocol
 
 from yamori.address import GPA, GVA
-from yamori.llview import interpreter
+from yamori.llview import ahead, interpreter
 from yamori.llview.ir import Program
 from yamori.llview.language import Walker
 
@@ -104,6 +104,11 @@ class TableGeometry(ABC):
 
     @property
     @abstractmethod
+    def word_size(self) -> int:
+        """Bytes of a pointer of the guest's kernel: 4 or 8."""
+
+    @property
+    @abstractmethod
     def walker(self) -> Walker:
         """The walk of this format."""
 
@@ -129,8 +134,13 @@ class TableGeometry(ABC):
 
 
 @cache
-def program(walk: Walker) -> Program:
-    """Return a walker's program, verified."""
+def program(walk: Walker, word_size: int) -> Program:
+    """Return a walker's program for guests of a word size, verified: as built ahead, if it belongs to this room."""
+    room, _, module = walk.function.__module__.rpartition(".")
+    unit = ahead.built(word_size) if room == __package__ else None
+    for made in unit.walkers if unit else ():
+        if made.name == f"{module}_{walk.__name__}":
+            return made
     from yamori.llview.frontend import compile_walker  # noqa: PLC0415  importing Yamori compiles nothing
     from yamori.llview.verify import verify  # noqa: PLC0415
 
@@ -138,15 +148,15 @@ def program(walk: Walker) -> Program:
 
 
 @cache
-def compiled(walk: Walker) -> Callable[..., tuple[int, ...]]:
+def compiled(walk: Walker, word_size: int) -> Callable[..., tuple[int, ...]]:
     """Return a walker as a function of ``(loads, root, gva, *parameters)``."""
-    return interpreter.walker(program(walk))
+    return interpreter.walker(program(walk, word_size))
 
 
 @cache
 def bound(geometry: TableGeometry) -> tuple[Callable[..., tuple[int, ...]], tuple[int, ...]]:
     """Return a geometry's walk and parameters: discovery walks often, and working them out costs as much as a load."""
-    return compiled(geometry.walker), geometry.parameters
+    return compiled(geometry.walker, geometry.word_size), geometry.parameters
 
 
 class Format(Protocol):

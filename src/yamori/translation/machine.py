@@ -22,7 +22,7 @@ def machine(memory: PhysicalMemory, geometry: Geometry, root: GPA) -> Machine:
     """
     return Machine(
         memory=memory,
-        walker=program(geometry.walker),
+        walker=program(geometry.walker, geometry.word_size),
         geometry=geometry.parameters,
         root=root,
         page_shift=geometry.page_size.bit_length() - 1,
@@ -34,4 +34,5 @@ def machine(memory: PhysicalMemory, geometry: Geometry, root: GPA) -> Machine:
 @cache
 def walkers(word_size: int) -> tuple[Program, ...]:
     """Return the walkers that guests of a word size may need."""
-    return tuple(program(walker) for walker in dict.fromkeys(geometry.walker for geometry in geometries(word_size)))
+    found = dict.fromkeys(geometry.walker for geometry in geometries(word_size))
+    return tuple(program(walker, word_size) for walker in found)
