@@ -10,14 +10,15 @@ import hashlib
 import pickle
 from functools import cache
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 from typing import cast
 
 from yamori.llview import interpreter
 from yamori.llview.unit import Unit
 
-ROOMS = ("llview", "llview.structures", "translation", "probes")
-"""The rooms whose sources decide what is built."""
+ROOMS = ("", "llview", "llview.structures", "translation", "probes")
+"""The rooms whose sources decide what is built; the first is the package's own folder, with the rows."""
 
 
 @cache
@@ -29,16 +30,45 @@ def built(word_size: int) -> Unit | None:
     stored = folder() / file_name(word_size)
     if not stored.is_file():
         return None
-    # As trustworthy as the package's own modules, beside which it lies.
-    unit = cast("Unit", pickle.loads(stored.read_bytes()))  # noqa: S301
+    unit = loaded(stored.read_bytes())
     for program in (*unit.probes, *unit.walkers):
         interpreter.supply(program, unit.texts[program.name])
     return unit
 
 
+class _Pickler(pickle.Pickler):
+    """Writes the files of the package by where they lie in it: it is not installed where it was built."""
+
+    def persistent_id(self, value: object) -> str | None:
+        inside = isinstance(value, str) and value.startswith(_package())
+        return str(value)[len(_package()) :] if inside else None
+
+
+class _Unpickler(pickle.Unpickler):
+    def persistent_load(self, inside: str) -> str:
+        return _package() + inside
+
+
+@cache
+def _package() -> str:
+    return str(files("yamori"))
+
+
+def dumped(unit: Unit) -> bytes:
+    """Return a unit as ``loaded`` reads it."""
+    stream = BytesIO()
+    _Pickler(stream).dump(unit)
+    return stream.getvalue()
+
+
+def loaded(data: bytes) -> Unit:
+    """Return a unit. Its bytes must be as trustworthy as the package's own modules: they lie beside them."""
+    return cast("Unit", _Unpickler(BytesIO(data)).load())
+
+
 def folder() -> Path:
     """Return where it lies."""
-    return Path(str(files("yamori.llview").joinpath("built")))
+    return Path(_package(), "llview", "built")
 
 
 def file_name(word_size: int) -> str:
@@ -51,7 +81,7 @@ def sources() -> str:
     """Return a hash of all that decides what is built."""
     digest = hashlib.sha256()
     for room in ROOMS:
-        place = files("yamori").joinpath(*room.split("."))
+        place = files("yamori").joinpath(*filter(None, room.split(".")))
         for entry in sorted(place.iterdir(), key=lambda entry: entry.name):
             if entry.name.endswith((".py", ".h", ".c")):
                 digest.update(entry.name.encode() + b"\0" + entry.read_bytes())

@@ -7,7 +7,7 @@ one. What was built from other sources than those at hand is not used.
 
 from __future__ import annotations
 
-import pickle
+import re
 import sys
 from dataclasses import replace
 from importlib import import_module
@@ -25,6 +25,7 @@ __all__ = ["MODULES", "WORD_SIZES", "build", "built", "probes", "unit"]
 MODULES = ("plist", "syscall")
 """The modules of this room that hold probes."""
 WORD_SIZES = (4, 8)
+_OURS = re.compile(r"[0-9a-f]{32}(-32|-64)?\.(pickle|so)")
 
 
 def probes() -> tuple[Probe, ...]:
@@ -70,11 +71,11 @@ def build(folder: Path, targets: list[objects.Target | None]) -> None:
         texts = {program.name: python_source(program) for program in (*made.probes, *made.walkers)}
         name = ahead.file_name(word_size)
         whole = folder / f".{name}"
-        whole.write_bytes(pickle.dumps(replace(made, object=objects.key(text), texts=texts)))
+        whole.write_bytes(ahead.dumped(replace(made, object=objects.key(text), texts=texts)))
         whole.replace(folder / name)  # nobody reads half of it, whenever this is interrupted
         wanted.add(name)
-    for old in folder.rglob("*"):
-        if old.is_file() and old.name not in wanted:
+    for old in (*folder.glob("*.pickle"), *(path for name in objects.TARGETS for path in folder.glob(f"{name}/*.so"))):
+        if old.name not in wanted and _OURS.fullmatch(old.name):
             old.unlink()
 
 
