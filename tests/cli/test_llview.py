@@ -51,7 +51,7 @@ class Owned(Row, frozen=True):
 
 
 @probe(row=Owned)
-def owned(kernel: Symbols, uid: u32) -> None:
+def owned(kernel: Symbols, uid: u32 = 0) -> None:
     """Programs of a user."""
     for task in for_each_entry(kernel.init_task.tasks, task_struct, "tasks"):
         if task.real_cred.uid == uid:
@@ -115,7 +115,7 @@ def test_check_shows_the_mistake(run: Run, file: Path) -> None:
 
 
 def test_check_for_both_word_sizes(run: Run, file: Path) -> None:
-    text = PROBE.replace("uid: u32) ->", "uid: u64) ->").replace("s32, u32,", "s32, u32, u64, ulong,")
+    text = PROBE.replace("uid: u32 = 0) ->", "uid: u64 = 0) ->").replace("s32, u32,", "s32, u32, u64, ulong,")
     file.write_text(
         text.replace("kthread: u32 = 0", "narrow: ulong = uid\n            kthread: u32 = 0"), encoding="utf-8"
     )
@@ -291,10 +291,22 @@ def test_run_that_is_cut_short(run: Run, tmp_path: Path, file: Path) -> None:
 
 
 def test_run_with_wrong_arguments(run: Run, tmp_path: Path, file: Path) -> None:
-    for argument, part in (("nope=1", "owned has no parameter 'nope'; it has uid"), ("uid", "'uid' is no argument")):
+    wrong = (
+        ("nope=1", "owned has no parameter 'nope'; it has uid"),
+        ("uid", "'uid' is no argument"),
+        ("uid=-1", "uid=-1 does not fit into a u32"),
+        (f"uid={1 << 32}", "uid=4294967296 does not fit into a u32"),
+    )
+    for argument, part in wrong:
         ran = run("run", file, "file:none", "-a", argument)
         assert ran.code == output.ERROR
         assert part in ran.err
+    assert "an argument is given twice" in run("run", file, "file:none", "-a", "uid=1", "-a", "uid=2").err
+    needs = tmp_path / "needs.py"
+    needs.write_text(PROBE.replace("uid: u32 = 0", "uid: u32"), encoding="utf-8")
+    ran = run("run", needs, "file:none")
+    assert (ran.code, ran.out) == (output.ERROR, "")
+    assert "owned needs uid, a u32: -a uid=NUMBER" in ran.err
     file.write_text(PROBE.replace("task.real_cred.uid", "task.nope"), encoding="utf-8")
     ran = run("run", file, *image(tmp_path, X86))
     assert (ran.code, ran.out) == (output.ERROR, "")

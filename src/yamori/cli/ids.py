@@ -11,7 +11,7 @@ import typer
 
 from yamori.cli import output
 from yamori.cli.llview import ProbeName, compiling, find_probe, given_for
-from yamori.cli.output import AsJson, RamBase, SystemMap, Target, Vmlinux, safe
+from yamori.cli.output import AsJson, NoCache, RamBase, SystemMap, Target, Vmlinux, safe
 from yamori.cli.tables import rows_table
 from yamori.cli.tree import draw
 from yamori.records import Process, SystemCall
@@ -46,10 +46,11 @@ def banner(
     vmlinux: Vmlinux = None,
     symbols: SystemMap = None,
     ram_base: RamBase = None,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Say which kernel runs, and what is known to be wrong with its version."""
-    with output.opened(target, vmlinux, symbols, ram_base) as guest:
+    with output.opened(target, vmlinux, symbols, ram_base, cache=not no_cache) as guest:
         result, trouble = guest.banner(), guest.known_trouble(advisories)
         if as_json:
             output.print_json(output.envelope("banner", guest, result, known_trouble=trouble))
@@ -68,10 +69,11 @@ def syscall(
     vmlinux: Vmlinux = None,
     symbols: SystemMap = None,
     ram_base: RamBase = None,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """List the system-call table: number, address, symbol, and whether it lies in the kernel's text."""
-    with output.opened(target, vmlinux, symbols, ram_base) as guest:
+    with output.opened(target, vmlinux, symbols, ram_base, cache=not no_cache) as guest:
         result = guest.syscall(table)
         if as_json:
             output.print_json(output.envelope("syscall", guest, result))
@@ -90,10 +92,11 @@ def plist(
     vmlinux: Vmlinux = None,
     symbols: SystemMap = None,
     ram_base: RamBase = None,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """List every process that the kernel's own list of tasks holds."""
-    with output.opened(target, vmlinux, symbols, ram_base) as guest:
+    with output.opened(target, vmlinux, symbols, ram_base, cache=not no_cache) as guest:
         result = guest.plist(threads=threads)
         if as_json:
             output.print_json(output.envelope("plist", guest, result))
@@ -122,13 +125,14 @@ def run(
     vmlinux: Vmlinux = None,
     symbols: SystemMap = None,
     ram_base: RamBase = None,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a probe of your own, or one that another package adds, and print its rows."""
     found = find_probe(probe)
     with compiling():
-        arguments = given_for(found, dict(argument or []))
-        with output.opened(target, vmlinux, symbols, ram_base) as guest:
+        arguments = given_for(found, argument or [])
+        with output.opened(target, vmlinux, symbols, ram_base, cache=not no_cache) as guest:
             result = guest.run(found, arguments)
             if as_json:
                 output.print_json(output.envelope(f"run {found.name}", guest, result))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ import typer
 
 from yamori.cli import output
 from yamori.cli.explained import Explained
-from yamori.cli.output import AsJson, RamBase, SystemMap, Vmlinux, safe
+from yamori.cli.output import AsJson, NoCache, RamBase, SystemMap, Vmlinux, safe
 from yamori.records import SCHEMA
 
 if TYPE_CHECKING:
@@ -55,17 +55,29 @@ def find_probe(name: str) -> Probe:
     return registry.find(name, probes)
 
 
-def given_for(probe: Probe, given: dict[str, int]) -> tuple[int, ...]:
-    """Return a probe's arguments in its order; those that are not given are 0.
+def given_for(probe: Probe, given: Sequence[tuple[str, int]]) -> tuple[int, ...]:
+    """Return a probe's arguments in its order.
 
     Raises:
-        typer.BadParameter: It has no such parameter.
+        typer.BadParameter: One is missing, not known, given twice, or does not fit.
         CompileError: It is not one of the language.
     """
-    names = [local.name for local in compiled(probe, 8)[0].parameters]
-    if unknown := [name for name in given if name not in names]:
+    parameters = compiled(probe, 8)[0].parameters
+    names = [local.name for local in parameters]
+    values = dict(given)
+    if unknown := [name for name in values if name not in names]:
         raise typer.BadParameter(f"{probe.name} has no parameter {unknown[0]!r}; it has {', '.join(names) or 'none'}")
-    return tuple(given.get(name, 0) for name in names)
+    if len(values) < len(given):
+        raise typer.BadParameter("an argument is given twice")
+    arguments = []
+    for local in parameters:
+        value = values.get(local.name, probe.default(local.name))
+        if value is None:
+            raise typer.BadParameter(f"{probe.name} needs {local.name}, {local.type.one}: -a {local.name}=NUMBER")
+        if local.type.wrap(value) != value:
+            raise typer.BadParameter(f"{local.name}={value} does not fit into {local.type.one}")
+        arguments.append(value)
+    return tuple(arguments)
 
 
 ProbeName = Annotated[
@@ -192,6 +204,7 @@ def explain(
     vmlinux: Vmlinux = None,
     symbols: SystemMap = None,
     ram_base: RamBase = None,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a probe's source, below each line its loads of guest memory and the translation put before each.
@@ -205,7 +218,7 @@ def explain(
         if target is None:
             explained = Explained(found.name, *compiled(found, bits // 8))
         else:
-            with output.opened(target, vmlinux, symbols, ram_base) as guest:
+            with output.opened(target, vmlinux, symbols, ram_base, cache=not no_cache) as guest:
                 both = compiled(found, guest.kernel.machine.word_size)
                 explained = Explained(found.name, *both, guest)
         if as_json:

@@ -219,7 +219,7 @@ class Statements(Emission):
     def _range(self, node: ast.For, call: ast.Call) -> None:
         if not 1 <= len(call.args) <= 2 or call.keywords:
             self.fail("range() takes one or two arguments here", call, hint="count in a while loop")
-        values = [Number(self.int_of(argument)) for argument in call.args]
+        values = [self._bound(argument) for argument in call.args]
         first = values[0] if len(values) == 2 else Number(ir.Const(0, values[0].type))
         kind = promoted(first.type) if first.type == values[-1].type else self.common(first, values[-1], call)
         end = self.keep(self.cast(values[-1].expression, kind), "end")
@@ -233,6 +233,12 @@ class Statements(Emission):
             self.frame.loops.append((label, label, True))
             self.statements(node.body)
             self.frame.loops.pop()
+
+    def _bound(self, node: ast.expr) -> Number:
+        """Return an end of a ``range``. One that is written in the source is a ``u32`` where it can be: it counts."""
+        value = self.value(node)
+        constant = isinstance(value, Constant) and isinstance(value.value, int) and 0 <= value.value < 1 << 32
+        return Number(self.number(value, node, ir.U32 if constant else None))
 
     def _generator(self, node: ast.For, call: ast.Call, function: Helper[Any, Any]) -> None:
         """The loop's body stands where the generator has its ``yield``."""
@@ -418,7 +424,7 @@ def compile_walker(walker: Walker) -> Program:
     name = f"{module}_{_name(definition, scope)}"
     program = Program(name=name, kind="walker", word_size=0, file=scope.file, parameters=[])
     compiler = Statements(program, scope, definition)
-    for parameter in _parameters(compiler, definition):
+    for parameter in _parameters(compiler, definition, most_defaults=0):
         if resolve_quietly(parameter.annotation, scope) != U64:
             compiler.fail("a walker's parameters are all u64", parameter, hint=f"say {parameter.arg}: u64")
         _parameter(compiler, parameter, U64)
@@ -451,10 +457,16 @@ def _name(definition: ast.FunctionDef, scope: Scope) -> str:
     return definition.name
 
 
-def _parameters(compiler: Statements, definition: ast.FunctionDef) -> list[ast.arg]:
+def _parameters(compiler: Statements, definition: ast.FunctionDef, *, most_defaults: int) -> list[ast.arg]:
     arguments = definition.args
-    if arguments.vararg or arguments.kwarg or arguments.posonlyargs or arguments.defaults or any(arguments.kw_defaults):
-        compiler.fail("a program has plain parameters, without defaults", definition)
+    if arguments.vararg or arguments.kwarg or arguments.posonlyargs:
+        compiler.fail("a program has plain parameters", definition)
+    given = [default for default in (*arguments.defaults, *arguments.kw_defaults) if default is not None]
+    if given and len(given) > most_defaults:
+        compiler.fail("this parameter has no default", given[0])
+    for default in given:
+        if not isinstance(default, ast.Constant) or type(default.value) is not int:
+            compiler.fail("a parameter's default is a number", default)
     return [*arguments.args, *arguments.kwonlyargs]
 
 
@@ -467,7 +479,8 @@ def _parameter(compiler: Statements, parameter: ast.arg, kind: IntType) -> None:
 
 
 def _parameters_of_probe(compiler: Statements, definition: ast.FunctionDef) -> None:
-    parameters, scope = _parameters(compiler, definition), compiler.frame.scope
+    most = len(definition.args.args) + len(definition.args.kwonlyargs) - 1
+    parameters, scope = _parameters(compiler, definition, most_defaults=most), compiler.frame.scope
     first = parameters[0] if parameters else None
     named = lookup(first.annotation, scope) if first is not None and first.annotation else None
     if first is None or not isinstance(named, type) or not issubclass(named, Kernel):

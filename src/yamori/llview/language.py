@@ -19,6 +19,7 @@ pointer is what it points to; the front end knows better.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
@@ -283,6 +284,11 @@ class Probe:
         self.row = row
         self.name = function.__name__
         self.__doc__ = function.__doc__
+
+    def default(self, parameter: str) -> int | None:
+        """Return what a parameter is where it is not given, ``None`` where it has to be."""
+        value = inspect.signature(self.function).parameters[parameter].default
+        return value if isinstance(value, int) else None
 
     def __repr__(self) -> str:
         return f"<probe {self.function.__module__}.{self.name}>"

@@ -280,7 +280,7 @@ def show_threads(leader: task_struct) -> None:
 
 
 @probe(row=Process)
-def tasks(kernel: Tasks, threads: u32) -> None:
+def tasks(kernel: Tasks, threads: u32 = 0) -> None:
     """List every process, oldest first; with ``threads`` every thread of each, the leader first."""
     init = kernel.init_task
     if not exists(init.exit_state) or not (exists(init.__state) or exists(init.state)):
