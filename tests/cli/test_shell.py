@@ -24,9 +24,9 @@ from tests.kernel.synthetic import ARM, ARM64, X86, Guest, Machine, build
 
 from yamori.cli import app as entry
 from yamori.cli import output
-from yamori.cli.prompt import Completer
+from yamori.cli.prompt import Completer, _one_line_errors
 from yamori.cli.shell import namespace
-from yamori.errors import Fault, ProfileError, YamoriError
+from yamori.errors import Fault, YamoriError
 from yamori.guest import open_guest
 from yamori.kernel.discovery import discover
 from yamori.kernel.given import Given
@@ -35,7 +35,7 @@ from yamori.kernel.types import Member, Provenance
 from yamori.llview.diagnostics import CompileError
 from yamori.llview.language import NULL, Array, Helper, Ptr, Struct, helper, s32, u8, ulong
 from yamori.llview.language import Kernel as Symbols
-from yamori.llview.structures.lists import for_each_entry, is_linked
+from yamori.llview.structures.lists import for_each_entry, is_linked, list_head
 from yamori.probes.live import LiveArray, LiveKernel, LiveStruct, Session, UnknownError, structure
 from yamori.probes.live_calls import call
 from yamori.probes.plist import Tasks, state_of, task_struct
@@ -150,13 +150,13 @@ def test_symbols_that_nobody_declared() -> None:
 
 def test_what_is_not_known() -> None:
     _, _, kernel = live()
-    with pytest.raises(UnknownError, match=r"not known where task_struct\.nope lies"):
+    with pytest.raises(UnknownError, match=r"where task_struct\.nope lies in this kernel is not known"):
         _ = kernel.init_task.nope
     with pytest.raises(UnknownError, match="no symbol 'nope'"):
         _ = kernel.nope
     assert not hasattr(kernel.init_task, "nope")
     assert not hasattr(kernel.init_task, "_repr_html_")
-    with pytest.raises(ProfileError):
+    with pytest.raises(UnknownError, match=r"where task_struct\.real_start_sec lies in this kernel is not known"):
         _ = kernel.init_task.real_start_sec  # declared, and not in this kernel
 
 
@@ -193,6 +193,60 @@ def test_completion_of_members() -> None:
     _, _, kernel = live()
     assert {"pid", "comm", "__state", "tasks"} <= set(dir(kernel.init_task))
     assert "init_task" in dir(kernel)
+
+
+@MACHINES
+def test_members_are_those_that_this_kernel_has(machine: Machine) -> None:
+    _, session, kernel = live(machine)
+    init = kernel.init_task
+    assert not {"state", "real_start_sec", "real_start_time"} & set(dir(init))
+    assert "stack" in dir(init)  # inferred, and declared nowhere
+    for name in dir(init):
+        assert repr(getattr(init, name))
+    assert dir(init.tasks) == ["next", "prev"]
+    assert dir(init.real_cred) == dir(structure_at(session, "cred", init.real_cred))
+
+
+def structure_at(session: Session, name: str, thing: LiveStruct) -> LiveStruct:
+    return LiveStruct(session, structure(name), int(thing))
+
+
+@MACHINES
+def test_an_address_of_no_known_type_says_what_to_do(machine: Machine) -> None:
+    guest, session, kernel = live(machine)
+    with pytest.raises(UnknownError, match=r'stack is known by its place .* say at\("struct NAME", address\)'):
+        _ = kernel.init_task.stack.x
+    with pytest.raises(UnknownError, match=r"task_struct\.pid is known by its place .* no member 'x'$"):
+        _ = kernel.init_task.pid.x
+    with pytest.raises(UnknownError, match="the address of a symbol of no known type"):
+        _ = kernel.linux_banner.x
+    assert not hasattr(kernel.init_task.pid, "_repr_html_")
+    assert (f"{kernel.init_task.pid:>3}", str(kernel.init_task.pid)) == ("  0", "0")
+    assert session.at("struct task_struct", guest.init).comm == "swapper/0"
+    assert session.cast("struct task_struct *", guest.init).comm == "swapper/0"
+    assert session.sizeof(list_head) == session.sizeof("list_head") == session.sizeof(kernel.init_task.tasks)
+    for look in (
+        lambda: session.at("unsigned long", guest.init),
+        lambda: session.cast("int", 3),
+        lambda: session.sizeof("task_struct"),
+        lambda: session.sizeof(kernel.init_task.pid),
+    ):
+        with pytest.raises(UnknownError):
+            look()
+
+
+def test_a_structure_of_two_words_that_looks_like_an_integer() -> None:
+    guest = build(ARM)
+    profile = known(ARM).profile
+    types = Known(guest)
+    at = guest.task["children"]
+    types.members = {"children": Member(at, 8), "odd": Member(at + 4, 8)}
+    session = Session(Kernel(guest.memory(), replace(profile, types=[types, *profile.types])))
+    init = LiveStruct(session, structure("task_struct"), guest.init)
+    shown = {name: repr(getattr(init, name)) for name in ("children", "odd")}
+    assert sum("->" in text for text in shown.values()) == 1  # the one that no integer of eight bytes can be
+    for name in shown:
+        assert call(session, is_linked, (getattr(init, name),), {}).value in {True, False}
 
 
 # --- calls of helpers
@@ -323,7 +377,7 @@ def test_prompt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     rest = [str(len(guest.tasks)), f"(struct task_struct *){guest.init:#x}", "True", "'mm_struct'"]
     assert shown[1 + len(guest.tasks) :] == rest
     errors = captured.err.splitlines()
-    assert errors[0] == "it is not known where task_struct.nope lies in this kernel"
+    assert errors[0].startswith("where task_struct.nope lies in this kernel is not known; give the maker's vmlinux")
     assert "ZeroDivisionError: integer division or modulo by zero" in errors
     assert "SyntaxError: invalid syntax" in errors
     assert Helper.call_hook is None
@@ -348,12 +402,20 @@ def test_prompt_ends_as_it_is_told(monkeypatch: pytest.MonkeyPatch, target: str)
     assert typed(monkeypatch, target + "x") == output.ERROR
 
 
+def test_ipython_shows_our_errors_in_one_line() -> None:
+    with _one_line_errors():
+        assert YamoriError("a\x1b", hint="b")._render_traceback_() == ["a\\x1b; b"]  # type: ignore[attr-defined]
+    assert not hasattr(YamoriError("a"), "_render_traceback_")
+
+
 def test_completion_loads_nothing_but_the_way(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     with open_guest(target, ram_base=0) as guest:
         names = namespace(guest)
         completer = Completer(names)
         assert "kernel.init_task.comm" in completer.attr_matches("kernel.init_task.co")
         assert completer.attr_matches("kernel.init_t") == ["kernel.init_task"]
+        assert "kernel.helper0" in completer.attr_matches("kernel.help")
+        assert completer.attr_matches("kernel.init_task.pid.") == []
         assert completer.attr_matches("kernel.nope.x") == []
         assert completer.attr_matches("nothing.x") == []
         assert "guest.plist(" in "".join(completer.attr_matches("guest.pli"))

@@ -234,3 +234,93 @@ def test_damaged_files(vmlinux: Path, tmp_path: Path) -> None:
             types.member("task_struct", "inner.pgd")
             outcomes.add("read")
     assert outcomes == {"refused", "read"}
+
+
+# --- types that are read when somebody asks for them
+
+LATER = r"""
+struct later; struct ops { int (*open)(struct later *, const char *); };
+typedef struct { int counter; } atomic_t;
+typedef struct node { struct node *next; } node_t;
+union either { int whole; struct { short low, high; }; };
+struct later { int first; union either either; const struct ops *ops; node_t *nodes; atomic_t *anonymous; void *any; };
+struct task_struct { struct later *later; _Bool flag; unsigned long class; int (*table[2])(void); };
+enum color { RED, GREEN = 5 };
+struct task_struct init_task; struct later hold; enum color color; static union either hidden; struct nowhere *lost;
+struct ops ops; node_t node; atomic_t atomic;
+int main(int count) { int init = count; hidden.whole = init; return hidden.low; }
+"""
+
+
+@pytest.fixture(scope="module", params=["-gdwarf-4", "-gdwarf-5"])
+def later(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if GCC is None:
+        pytest.skip("needs gcc on this machine")
+    source = tmp_path_factory.mktemp("later") / "later.c"
+    source.write_text(LATER)
+    subprocess.run([GCC, "-w", "-O0", str(request.param), "-o", source.with_suffix(""), source], check=True)
+    return source.with_suffix("")
+
+
+def test_types_are_found_when_they_are_asked_for(later: Path) -> None:
+    types = dwarf.load_vmlinux(later, ["task_struct"]).types
+    graph = types.graph
+    task = graph.find("struct task_struct")
+    assert task is not None
+    pointer = graph.field(task, "later")
+    assert pointer is not None
+    found = graph.target(pointer.type)
+    assert (found.kind, found.name) == ("struct", "struct later")
+    assert types.size("later") is None  # layouts are those that were wanted
+    spelled = {name: field.type.name for name in graph.members(found) if (field := graph.field(found, name))}
+    assert spelled == {
+        "first": "int",
+        "either": "union either",
+        "ops": "const struct ops *",
+        "nodes": "node_t *",
+        "anonymous": "atomic_t *",
+        "any": "void *",
+    }
+    ops = graph.field(found, "ops")
+    assert ops is not None
+    call = graph.field(graph.target(ops.type), "open")
+    assert call is not None
+    assert call.type.name == "int (*)(struct later *, const char *)"
+    nodes = graph.field(found, "nodes")
+    assert nodes is not None
+    assert graph.members(graph.target(nodes.type)) == ["next"]
+    either = graph.find("union either")
+    assert either is not None
+    assert graph.members(either) == ["whole", "low", "high"]
+    assert graph.find("nope") is None
+    color = graph.find("enum color")
+    assert color is not None
+    assert graph.enumerator_name(color, 5) == "GREEN"
+    flag = graph.field(task, "flag")
+    assert flag is not None
+    assert flag.type.kind == "bool"
+
+
+def test_variables_are_found_when_they_are_asked_for(later: Path) -> None:
+    graph = dwarf.load_vmlinux(later, ["task_struct"]).types.graph
+    names = ("init_task", "hidden", "main", "lost", "init", "nope")
+    found = [kind.name if (kind := graph.variable(name)) else None for name in names]
+    assert found == ["struct task_struct", "union either", "int (int)", "struct nowhere *", None, None]
+
+
+def test_a_file_that_is_gone_or_damaged_later(later: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "vmlinux"
+    shutil.copy(later, copy)
+    gone = dwarf.load_vmlinux(copy, ["task_struct"]).types.graph
+    copy.unlink()
+    assert gone.find("later") is None
+    data = later.read_bytes()
+    chaos = random.Random(1)
+    for _ in range(12):
+        copy.write_bytes(data)
+        graph = dwarf.load_vmlinux(copy, ["task_struct"]).types.graph
+        copy.write_bytes(bytes(byte ^ (chaos.random() < 0.01) * 255 for byte in data))
+        for name in ("later", "union either", "node_t"):
+            kind = graph.find(name)
+            assert kind is None or len(graph.members(kind)) < 100
+        graph.variable("main")

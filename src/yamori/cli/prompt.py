@@ -6,12 +6,13 @@ import code
 import importlib
 import rlcompleter
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from yamori.cli.output import safe
 from yamori.errors import YamoriError
-from yamori.probes.live import LiveKernel, LiveStruct
+from yamori.probes.live import LiveKernel, LiveNumber, LiveStruct
 
 
 def interact(names: dict[str, Any], welcome: str) -> None:
@@ -26,13 +27,25 @@ def interact(names: dict[str, Any], welcome: str) -> None:
         sys.stdout.write(welcome)
         with suppress(ModuleNotFoundError):
             ipython = importlib.import_module("IPython")
-            ipython.start_ipython(argv=["--no-banner"], user_ns=names)
+            with _one_line_errors():
+                ipython.start_ipython(argv=["--no-banner"], user_ns=names)
             return
         with suppress(ModuleNotFoundError):  # a Python without readline
             readline = importlib.import_module("readline")
             readline.set_completer(Completer(names).complete)
             readline.parse_and_bind("tab: complete")
     _Console(names).interact(banner="", exitmsg="")
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Let IPython show an error of ours as one line: it asks the error itself (``showtraceback``)."""
+    name = "_render_traceback_"
+    setattr(YamoriError, name, lambda error, *_: [safe(str(error))])
+    try:
+        yield
+    finally:
+        delattr(YamoriError, name)
 
 
 class _Console(code.InteractiveConsole):
@@ -66,6 +79,7 @@ class Completer(rlcompleter.Completer):
                 thing = getattr(thing, name)
         except (YamoriError, AttributeError):
             return []
-        if not isinstance(thing, LiveStruct | LiveKernel):
+        if not isinstance(thing, LiveStruct | LiveKernel | LiveNumber):
             return super().attr_matches(text)
-        return [f"{before}.{name}" for name in dir(thing) if name.startswith(last)]
+        known = thing.names_(last) if isinstance(thing, LiveKernel) and last else dir(thing)
+        return [f"{before}.{name}" for name in known if name.startswith(last)]

@@ -10,23 +10,28 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from yamori.cli import output
-from yamori.cli.output import RamBase, SystemMap, Target, Vmlinux, safe
+from yamori.cli.output import NoCache, RamBase, SystemMap, Target, Vmlinux, safe
 
 if TYPE_CHECKING:
     from yamori.guest import Guest
-    from yamori.llview.language import Helper, Struct
+    from yamori.llview.language import Helper
 
 HELP = """\
 kernel       its variables: kernel.init_task.comm
 guest        guest.plist(), guest.run(probe), guest.profile
 {helpers}
-at(type, address), address_of(thing), structure("name") for one that nobody declares
+at("struct mm_struct", address), cast("struct file *", number), sizeof("pid_t"), address_of(thing)
 Members load when you ask for them; names complete. Ctrl-D leaves.
 """
 
 
 def shell(
-    target: Target = None, *, vmlinux: Vmlinux = None, symbols: SystemMap = None, ram_base: RamBase = None
+    target: Target = None,
+    *,
+    vmlinux: Vmlinux = None,
+    symbols: SystemMap = None,
+    ram_base: RamBase = None,
+    no_cache: NoCache = False,
 ) -> None:
     """Open a Python prompt with the guest's kernel at hand, as in `kernel.init_task.comm`.
 
@@ -36,7 +41,7 @@ def shell(
     from yamori.cli.prompt import interact  # noqa: PLC0415  `yamori --help` need not wait for them
     from yamori.llview.language import Helper  # noqa: PLC0415
 
-    with output.opened(target, vmlinux, symbols, ram_base) as guest:
+    with output.opened(target, vmlinux, symbols, ram_base, cache=not no_cache) as guest:
         names = namespace(guest)
         Helper.call_hook = names.pop("call")
         signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C ends a line of the prompt, not the command
@@ -53,7 +58,7 @@ def namespace(guest: Guest) -> dict[str, Any]:
     from yamori import probes  # noqa: PLC0415  `yamori --help` need not wait for them
     from yamori.llview import structures  # noqa: PLC0415
     from yamori.llview.language import NULL  # noqa: PLC0415
-    from yamori.probes.live import LiveKernel, LiveStruct, Session, structure  # noqa: PLC0415
+    from yamori.probes.live import LiveKernel, Session, structure  # noqa: PLC0415
     from yamori.probes.live_calls import call  # noqa: PLC0415
 
     session = Session(guest.kernel)
@@ -64,14 +69,11 @@ def namespace(guest: Guest) -> dict[str, Any]:
             sys.stderr.write(f"incomplete: {safe(reason)}\n")
         return result.value
 
-    def at(kind: type[Struct] | str, address: int) -> LiveStruct:
-        """Return the structure of a type, or of a C name, at an address."""
-        return LiveStruct(session, structure(kind) if isinstance(kind, str) else kind, int(address))
-
     modules = (*_modules(structures), *_modules(probes))
     names = {name: thing for module in modules for name, thing in vars(module).items() if _is_word(thing)}
-    own = {"kernel": LiveKernel(session), "guest": guest, "NULL": NULL, "at": at, "address_of": int}
-    return {**names, **own, "structure": structure, "call": called}
+    own = {"kernel": LiveKernel(session), "guest": guest, "NULL": NULL, "address_of": int}
+    types = {"at": session.at, "cast": session.cast, "sizeof": session.sizeof, "structure": structure}
+    return {**names, **own, **types, "call": called}
 
 
 def _is_word(thing: object) -> bool:

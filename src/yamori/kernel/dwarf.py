@@ -10,12 +10,15 @@ import struct
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from yamori.errors import ProfileError
 from yamori.kernel import btf
 from yamori.kernel.btf import BtfTypes
 from yamori.kernel.symbols import Symbol, Symbols
+
+if TYPE_CHECKING:
+    from yamori.kernel.dwarf_types import Search
 
 _SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
@@ -65,7 +68,7 @@ def load_vmlinux(path: str | Path, wanted: Iterable[str]) -> Vmlinux:
     try:
         from elftools.elf.elffile import ELFFile  # noqa: PLC0415 - pyelftools is an extra, and slow to import
 
-        from yamori.kernel.dwarf_types import DAMAGE, read_types  # noqa: PLC0415 - needs pyelftools
+        from yamori.kernel.dwarf_types import DAMAGE, Later, read_types  # noqa: PLC0415 - needs pyelftools
     except ImportError as error:
         raise ProfileError(
             "reading it needs pyelftools", where=str(path), hint="install yamori[dwarf], or leave the file out"
@@ -75,7 +78,10 @@ def load_vmlinux(path: str | Path, wanted: Iterable[str]) -> Vmlinux:
             _check_magic(file)
             elf = ELFFile(file)
             symbols, build = _read(elf)
-            types = _from_btf(elf, build.word_size) or read_types(elf, partial(_section, elf), wanted)
+            types = _from_btf(elf, build.word_size)
+            if types is None:
+                types = read_types(elf, partial(_section, elf), wanted)
+                types.more = Later(partial(_search, Path(path)), build.word_size)
             return Vmlinux(types, symbols, build)
     except OSError as error:
         raise ProfileError(f"cannot be read: {error.strerror}", where=str(path)) from error
@@ -83,6 +89,24 @@ def load_vmlinux(path: str | Path, wanted: Iterable[str]) -> Vmlinux:
         raise ProfileError(error.message, where=str(path), hint=error.hint) from error
     except DAMAGE as error:
         raise ProfileError("a damaged ELF file", where=str(path), hint="copy it again from the build") from error
+
+
+def _search(path: Path) -> Search:
+    """Open a file of DWARF once more, for what nobody has wanted before.
+
+    Raises:
+        ProfileError: It cannot be read any more.
+    """
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415 - pyelftools is an extra, and slow to import
+
+    from yamori.kernel.dwarf_types import Search  # noqa: PLC0415 - needs pyelftools
+
+    try:
+        with path.open("rb") as file:
+            elf = ELFFile(file)
+            return Search(elf, partial(_section, elf))
+    except OSError as error:
+        raise ProfileError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
 def _check_magic(file: BinaryIO) -> None:

@@ -16,6 +16,7 @@ from yamori.llview.machine import Outcome
 from yamori.llview.types import Scope, StructType, lookup
 from yamori.llview.values import Constant, GuestArray, Pointer, Reference, Symbols, Value
 from yamori.probes.live import PROMPT, LiveArray, LiveKernel, LiveStruct, Look, Session
+from yamori.probes.live_objects import Loaded
 from yamori.probes.run import fault_text
 
 
@@ -47,6 +48,9 @@ def call(session: Session, function: Helper[Any, Any], arguments: tuple[Any, ...
         raise CompileError(what, scope.file, definition)
     annotations = {parameter.arg: parameter.annotation for parameter in [*parameters, *definition.args.kwonlyargs]}
     given = dict(zip(annotations, arguments, strict=False)) | named
+    for name, value in given.items():
+        if isinstance(value, Loaded) and isinstance(resolve_quietly(annotations.get(name), scope), StructType):
+            given[name] = value.owner_  # a structure of an integer's size, such as list_head where words have 4 bytes
 
     def build(compiler: Statements, places: list[ir.Local], give: Callable[[Value], None]) -> None:
         for place, (name, value) in zip(places, given.items(), strict=True):
