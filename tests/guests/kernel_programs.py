@@ -18,6 +18,7 @@ from yamori.llview.language import (
     exists,
     helper,
     named,
+    physical,
     probe,
     s32,
     sizeof,
@@ -210,8 +211,9 @@ class Word(Row, frozen=True):
 
 
 @probe(row=Word)
-def program_start(kernel: Tasks, root: u64, address: ulong) -> None:
+def program_start(kernel: Tasks, table: ulong, address: ulong) -> None:
     """The first word of what a program has at an address of its own, and the same as a text."""
+    root = physical(table)
     emit(word=user_word(root, address), text=user_text(root, address, 4))
 
 

@@ -131,7 +131,7 @@ def known(runs: Runs, name: str) -> None:
 
 
 def program_starts(guest: Frozen) -> Iterator[tuple[int, int, int]]:
-    """GPA of the table, the first address and the process of each program, where its file's ELF header lies."""
+    """Address of the table, the first address and the process of each program, where its file's ELF header lies."""
     kernel = guest.kernel
     mm, pgd = kernel.profile.require("task_struct", "mm"), kernel.profile.require("mm_struct", "pgd")
     starts = {pid: start for pid, start, _, offset in map(numbers, sorted(guest.lasting("maps"))) if not offset}
@@ -139,7 +139,7 @@ def program_starts(guest: Frozen) -> Iterator[tuple[int, int, int]]:
         if row.pid in starts:
             memory = kernel.space.pointer(GVA(row.task + mm.offset))
             table = kernel.space.pointer(GVA(memory + pgd.offset))
-            yield kernel.user_space(table).root, starts[row.pid], row.pid
+            yield table, starts[row.pid], row.pid
 
 
 def test_every_engine_does_the_same(runs: Runs) -> None:

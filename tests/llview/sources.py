@@ -33,8 +33,8 @@ import msgspec
 from yamori.llview import language
 from yamori.llview.language import (
     NULL, Array, CharArray, Kernel, Ptr, Struct, address_of, at, attempt, container_of, emit, exists, helper,
-    local_array, named, phys_u32, phys_u64, probe, s8, s16, s32, s64, sizeof, slong, stop, text, torn, trouble, u8,
-    u16, u32, u64, ulong, user_text, user_word, walker, word_at,
+    local_array, named, phys_u32, phys_u64, physical, probe, s8, s16, s32, s64, sizeof, slong, stop, text, torn,
+    trouble, u8, u16, u32, u64, ulong, user_text, user_word, walker, word_at,
 )
 
 LIMIT = 5

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from yamori.llview import ir
+from yamori.llview import flow, ir
 from yamori.llview.explain import Function, Load, explain, walks
 from yamori.llview.frontend import compile_probe
 from yamori.llview.ir import Place, Program, Statement
@@ -152,14 +152,14 @@ def test_what_was_inserted_is_a_page_and_a_load_through_it(functions: list[Funct
 
 def test_as_many_loads_as_the_front_end_wrote() -> None:
     program, translated = programs()
-    written = [one for one in ir.walk(program.body) if isinstance(one, ir.LoadVirt | ir.CopyVirt)]
+    written = [one for one in flow.walk(program.body) if isinstance(one, ir.LoadVirt | ir.CopyVirt)]
     assert sum(load.times for _, load in loads(explain(program, translated))) == len(written)
 
 
 def test_source_that_is_gone_is_no_error() -> None:
     program, translated = programs()
     for both in (program, translated):
-        for statement in ir.walk(both.body):
+        for statement in flow.walk(both.body):
             statement.place = Place("/nowhere/gone.py", 3)
     assert explain(program, translated) == []
 
@@ -177,7 +177,7 @@ def test_walks() -> None:
 def test_every_statement_has_a_line() -> None:
     program, translated = programs()
     shown = show(program)
-    for one in ir.walk(program.body):
+    for one in flow.walk(program.body):
         assert line(program, one) in shown
     assert "load.virt(kernel, " in shown
     assert "copy.virt(root_" in shown

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.llview.native_programs import KERNEL
+from tests.llview.native_programs import KERNEL, PAGE
 from tests.llview.sources import ITEM, execute, guest, module, numbers, probe, program
 
-from yamori.llview import ir
+from yamori.llview import flow, ir
 from yamori.llview.diagnostics import CompileError
 from yamori.llview.faults import Code
 from yamori.llview.frontend import compile_probe
@@ -195,6 +195,9 @@ MEMBERS = [
     ("at(item, address_of(n)).small", 201),
     ("word_at(address_of(n.word))", 1001),
     ("user_word(0x40000000, address_of(n.word))", 1001),
+    ("physical(kernel.first)", 0x40000000 + PAGE),
+    ("physical(address_of(n) + 5) - physical(kernel.first)", ITEM + 5),
+    ("user_word(physical(kernel.first) - 4096, address_of(n.word))", 1001),
     ("n.name == 'item 1'", 1),
     ("n.name == 'item'", 0),
     ("n.name != 'item 12'", 1),
@@ -362,5 +365,5 @@ def test_a_member_that_was_asked_for_need_not_be_there() -> None:
 
 def test_every_statement_names_its_line() -> None:
     found = program(probe("emit(a=kernel.first.word)"))
-    lines = {statement.place.line for statement in ir.walk(found.body) if not isinstance(statement, ir.Block)}
+    lines = {statement.place.line for statement in flow.walk(found.body) if not isinstance(statement, ir.Block)}
     assert len(lines) == 1

@@ -396,6 +396,24 @@ def test_a_list_without_an_end_gives_no_rows_without_an_end(engine: Native, monk
     assert engine.run(LIST, guest, fills(8), (items[0],)).count < 300
 
 
+@pytest.mark.parametrize("word", [4, 8])
+def test_where_the_kernels_tables_have_an_address(word: int, tmp_path: Path) -> None:
+    body = (
+        "for i in range(6):\n    with attempt():\n        emit(a=physical(address_of(kernel.first) + i * 3001))\n"
+        "emit(a=user_word(physical(kernel.first) - 4096, kernel.first.next))\nemit(a=physical(ulong(8)))"
+    )
+    program = sources.program(sources.probe(body), word)
+    unit = Unit("physical", (program,), (WALKER,))
+    where = sources.guest(word)
+    slots = [where.fills[str(slot)] for slot in program.slots]
+    guest = machine(where.data, word, WALKER)
+    found = Native(unit, objects.build(c_source(unit), tmp_path / "unit.so")).run(program, guest, slots, trace=True)
+    assert found == Interpreter().run(program, guest, slots, trace=True)
+    assert [row[0] for row in found.rows[:3]] == [BASE + PAGE, BASE + PAGE + 3001, BASE + PAGE + 6002]
+    assert found.ended is not None
+    assert found.ended.code == Code.NOT_KERNEL
+
+
 def test_a_long_run_can_be_interrupted(tmp_path: Path) -> None:
     program = sources.program(sources.probe("x = u64(0)\nwhile True:\n    x += u64(kernel.first.small)"))
     unit = Unit("long", (program,), (WALKER,))

@@ -7,7 +7,7 @@ import copy
 import pytest
 from tests.llview.sources import execute, guest, module, probe
 
-from yamori.llview import ir
+from yamori.llview import flow, ir
 from yamori.llview.frontend import compile_probe
 from yamori.llview.translate import translate
 from yamori.llview.verify import VerifyError, verify
@@ -28,9 +28,9 @@ LOADS = (ir.LoadVirt, ir.CopyVirt)
 @pytest.mark.parametrize("word_size", [4, 8])
 def test_every_load_is_translated(word_size: int) -> None:
     program = compile_probe(module(SOURCE).run, word_size)
-    before = sum(isinstance(statement, LOADS) for statement in ir.walk(program.body))
+    before = sum(isinstance(statement, LOADS) for statement in flow.walk(program.body))
     translate(program)
-    statements = list(ir.walk(program.body))
+    statements = list(flow.walk(program.body))
     assert before
     assert not any(isinstance(statement, LOADS) for statement in statements)
     pages = [statement for statement in statements if isinstance(statement, ir.Page)]
@@ -40,19 +40,19 @@ def test_every_load_is_translated(word_size: int) -> None:
 
 def test_a_load_that_the_pass_forgot_is_refused() -> None:
     source = compile_probe(module(SOURCE).run, 8)
-    places = [n for n, statement in enumerate(ir.walk(source.body)) if isinstance(statement, LOADS)]
+    places = [n for n, statement in enumerate(flow.walk(source.body)) if isinstance(statement, LOADS)]
     for place in places:
         program = copy.deepcopy(source)
-        forgotten = list(ir.walk(program.body))[place]
+        forgotten = list(flow.walk(program.body))[place]
         body = next(
             body
-            for body in [program.body, *(inner for s in ir.walk(program.body) for inner in ir.children(s))]
+            for body in [program.body, *(inner for s in flow.walk(program.body) for inner in flow.children(s))]
             if any(statement is forgotten for statement in body)
         )
         at = next(n for n, statement in enumerate(body) if statement is forgotten)
         body[at] = ir.ClearBuffer(place=forgotten.place, buffer=next(iter(program.buffers)))
         translate(program)
-        for other in [program.body, *(inner for s in ir.walk(program.body) for inner in ir.children(s))]:
+        for other in [program.body, *(inner for s in flow.walk(program.body) for inner in flow.children(s))]:
             other[:] = [forgotten if isinstance(s, ir.ClearBuffer) and s.place is forgotten.place else s for s in other]
         with pytest.raises(VerifyError, match="not translated"):
             verify(program)

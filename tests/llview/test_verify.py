@@ -10,7 +10,7 @@ import pytest
 from tests.llview.native_programs import flat_walker
 from tests.llview.sources import module, probe
 
-from yamori.llview import ir
+from yamori.llview import flow, ir
 from yamori.llview.frontend import compile_probe, compile_walker
 from yamori.llview.ir import BOOL, END, S8, U32, U64, Const, IntType, Local, Program, Statement
 from yamori.llview.translate import translate
@@ -66,7 +66,7 @@ def spots(body: list[Statement], kind: type[Statement]) -> Iterator[Spot]:
     for at, statement in enumerate(body):
         if isinstance(statement, kind):
             yield Spot(statement, body, at)
-        for inner in ir.children(statement):
+        for inner in flow.children(statement):
             yield from spots(inner, kind)
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from linecache import getline
 from typing import Any, Final
 
-from yamori.llview import ir
+from yamori.llview import flow, ir
 from yamori.llview.ir import Expression, Program
 
 SWAPS: Final[dict[str, str]] = {
@@ -29,7 +29,7 @@ SWAPS: Final[dict[str, str]] = {
 
 def mutants(program: Program) -> Iterator[tuple[str, str, Program]]:
     """Yield each mutant with its source line and what is different. It is good until the next one is asked for."""
-    for statement in ir.walk(program.body):
+    for statement in flow.walk(program.body):
         if isinstance(statement, ir.Raise):
             continue  # its only number is the one that the message shows
         for name in (field.name for field in fields(statement)):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yamori.address import GPA, GVA
 from yamori.errors import Fault, MemoryFault, TranslationFault
+from yamori.llview.faults import TLB_ENTRIES
 from yamori.memory.physical import BytesMemory
 from yamori.translation import space as space_module
 from yamori.translation.aarch64 import AArch64
@@ -47,6 +48,7 @@ def at(offset: int) -> GVA:
     return GVA(KERNEL + offset)
 
 
+@settings(deadline=None)  # the first example compiles the walker
 @given(st.integers(0, 3 * PAGE), st.integers(0, 3 * PAGE))
 def test_read_crosses_pages_and_regions(start: int, size: int) -> None:
     space = kernel_space()
@@ -56,6 +58,7 @@ def test_read_crosses_pages_and_regions(start: int, size: int) -> None:
     assert space.faults == 0
 
 
+@settings(deadline=None)  # the first example compiles the walker
 @given(st.integers(0, 3 * PAGE - 8))
 def test_typed_loads(offset: int) -> None:
     space = kernel_space()
@@ -164,13 +167,32 @@ def test_loads_see_the_memory_as_it_is_now() -> None:
     assert space.u8(KERNEL) == 0
 
 
-def test_tlb_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space_module, "TLB_ENTRIES", 2)
-    space = kernel_space()
-    for _ in range(3):
-        for page in range(3):
-            assert space.u8(at(page * PAGE)) == CONTENT[page * PAGE]
-            assert len(space._tlb) <= 2
+def test_pages_that_share_an_entry_of_the_tlb() -> None:
+    memory, tables = kernel_memory()
+    tables[3 * PAGE + TLB_ENTRIES * 8 : 3 * PAGE + TLB_ENTRIES * 8 + 8] = (THIRD | 3).to_bytes(8, "little")
+    space = AddressSpace(memory, X86Paging(4), GPA(0x10_0000))
+    for _ in range(2):
+        assert space.u8(at(0)) == CONTENT[0]
+        assert space.u8(at(TLB_ENTRIES * PAGE + 1)) == CONTENT[2 * PAGE + 1]
+
+
+def test_a_page_is_walked_once_and_a_fault_is_not_remembered() -> None:
+    memory, tables = kernel_memory()
+    space = AddressSpace(memory, X86Paging(4), GPA(0x10_0000))
+    with pytest.raises(TranslationFault):
+        space.u8(at(3 * PAGE))
+    tables[3 * PAGE + 24 : 3 * PAGE + 32] = (THIRD | 3).to_bytes(8, "little")
+    assert space.u8(at(3 * PAGE)) == CONTENT[2 * PAGE]
+    tables[: 4 * PAGE] = bytes(4 * PAGE)
+    assert space.u8(at(3 * PAGE + 9)) == CONTENT[2 * PAGE + 9]
+
+
+@pytest.mark.parametrize("gva", [-8, 1 << 64])
+def test_user_space_has_64_bits(gva: int) -> None:
+    space = AddressSpace(kernel_memory()[0], X86Paging(4), GPA(0x10_0000), user=True)
+    with pytest.raises(TranslationFault):
+        space.u64(GVA(gva))
+    assert space.faults == 1
 
 
 def test_kernel_space_refuses_user_addresses() -> None:

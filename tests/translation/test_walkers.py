@@ -15,7 +15,7 @@ from tests.translation.cases import Case, found, found_by
 from tests.translation.mutants import mutants
 
 from yamori.address import GPA, GVA
-from yamori.llview import interpreter, ir
+from yamori.llview import flow, interpreter, ir
 from yamori.llview.frontend import compile_walker
 from yamori.llview.ir import U64
 from yamori.llview.verify import VerifyError, verify
@@ -140,7 +140,7 @@ def test_walker_may_run_on_its_geometry(shape: Geometry) -> None:
     assert made.results == [U64] * len(Mapping._fields)
     assert len(shape.parameters) <= MOST_PARAMETERS
     assert all(0 <= number < 1 << 64 for number in shape.parameters)
-    assert not any(isinstance(statement, ir.LoadVirt | ir.Page | ir.LoadHost) for statement in ir.walk(made.body))
+    assert not any(isinstance(statement, ir.LoadVirt | ir.Page | ir.LoadHost) for statement in flow.walk(made.body))
 
 
 @pytest.mark.parametrize("shape", ALL, ids=str)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import NamedTuple
 
-from yamori.llview import ir
+from yamori.llview import flow, ir
 from yamori.llview.c_expressions import Expressions, c_number, c_type, converted
 from yamori.llview.ir import BOOL, END, S64, U64, Expression, IntType, Program, Statement
 from yamori.llview.writing import bare, names, quoted
@@ -44,7 +44,7 @@ class Function:
         parameters = [local.name for local in program.parameters]
         self._variables = names("v_", [*parameters, *(name for name in program.locals if name not in parameters)])
         self._storage = names("b_", [*program.buffers, *program.arrays])
-        self._pages = names("p_", dict.fromkeys(s.target for s in ir.walk(program.body) if isinstance(s, ir.Page)))
+        self._pages = names("p_", dict.fromkeys(s.target for s in flow.walk(program.body) if isinstance(s, ir.Page)))
         self._declared = _declared(program)
         self._expressions = Expressions(self._variables)
         self._scopes: list[_Scope] = []
@@ -196,6 +196,11 @@ class Function:
             self._unless(f"ll_load_slot({given}, &slots[{statement.slot}], {size}, &value)", statement.fault)
             self._take(statement.target, "value")
         self._add("loads++;")
+
+    @_write.register
+    def _(self, statement: ir.Translate) -> None:
+        self._unless(f"ll_physical(c, {self._word(statement.address)}, &value)", statement.fault)
+        self._take(statement.target, "value")
 
     @_write.register
     def _(self, statement: ir.LoadPhys) -> None:
@@ -361,7 +366,7 @@ class Function:
 def _declared(program: Program) -> dict[int, int]:
     """Return, by the ``id`` of each load by slot and of the translation before it, the bytes of the load's variable."""
     sizes: dict[int, int] = {}
-    for page, load in pairwise(ir.walk(program.body)):
+    for page, load in pairwise(flow.walk(program.body)):
         if isinstance(page, ir.Page) and isinstance(load, ir.LoadHost):
             sizes[id(page)] = sizes[id(load)] = max(1, load.target.type.bits // 8)
     return sizes

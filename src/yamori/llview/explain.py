@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from yamori.llview import ir
+from yamori.llview import flow, ir
 from yamori.llview.ir import Place, Program, Statement
 from yamori.llview.machine import Outcome
 from yamori.llview.printer import expression, line
@@ -85,7 +85,7 @@ def explain(program: Program, translated: Program) -> list[Function]:
     inserted = dict(_inserted(translated, translated.body))
     loads: dict[Place, list[Load]] = {}
     places: dict[Place, None] = {}
-    for statement in ir.walk(program.body):
+    for statement in flow.walk(program.body):
         places[statement.place] = None
         if isinstance(statement, ir.LoadVirt):
             loads.setdefault(statement.place, []).append(_load(program, statement, inserted))
@@ -152,7 +152,7 @@ def _inserted(program: Program, body: list[Statement]) -> Iterator[tuple[str, tu
             yield statement.target.name, (line(program, pages[statement.page]), line(program, statement))
         elif isinstance(statement, ir.StoreBuffer) and isinstance(before, ir.LoadHost) and before.page in pages:
             yield statement.buffer, (line(program, pages[before.page]), line(program, before), line(program, statement))
-        inner = [pair for part in ir.children(statement) for pair in _inserted(program, part)]
+        inner = [pair for part in flow.children(statement) for pair in _inserted(program, part)]
         yield from reversed(inner)  # of a text's two kinds of loads the first, of whole words, stays
 
 

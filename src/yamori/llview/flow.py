@@ -8,10 +8,27 @@ from yamori.llview import ir
 from yamori.llview.ir import Statement
 
 
+def children(statement: Statement) -> Iterator[list[Statement]]:
+    """Yield the bodies that a statement holds."""
+    if isinstance(statement, ir.If):
+        yield statement.then
+        yield statement.otherwise
+    elif isinstance(statement, ir.Loop | ir.Block | ir.Attempt):
+        yield statement.body
+
+
+def walk(body: list[Statement]) -> Iterator[Statement]:
+    """Yield every statement of a tree, outer ones first."""
+    for statement in body:
+        yield statement
+        for inner in children(statement):
+            yield from walk(inner)
+
+
 def assigned(body: list[Statement]) -> Iterator[str]:
     """Yield the name of a variable as often as a statement sets it."""
-    for statement in ir.walk(body):
-        if isinstance(statement, ir.Assign | ir.LoadHost | ir.LoadPhys | ir.LoadBuffer | ir.LoadArray):
+    for statement in walk(body):
+        if isinstance(statement, ir.Assign | ir.Translate | ir.LoadHost | ir.LoadPhys | ir.LoadBuffer | ir.LoadArray):
             yield statement.target.name
         elif isinstance(statement, ir.Attempt):
             yield statement.failed.name
@@ -41,5 +58,5 @@ def _left(around: ir.Loop | ir.Block | ir.Attempt) -> bool:
     return any(
         (isinstance(statement, ir.Break) and statement.label == around.label)
         or (isinstance(statement, ir.Faulting) and statement.fault == around.label)
-        for statement in ir.walk(around.body)
+        for statement in walk(around.body)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
 from threading import Lock
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ from yamori.llview.faults import Code, FaultRecord
 from yamori.llview.ir import Program
 from yamori.llview.machine import DEFAULT_BUDGET, Machine, Outcome, SlotFill
 from yamori.llview.python_backend import compile_program, forget
-from yamori.llview.runtime import Full, Gone, Run, Taken, counter, refuse
+from yamori.llview.runtime import Full, Gone, Run, Taken, refuse
 from yamori.llview.unit import most_rows
 
 WALK_BUDGET = 1 << 10
@@ -82,8 +83,8 @@ class Interpreter:
 def walker(program: Program) -> Callable[..., tuple[int, ...]]:
     """Return a walker as a function ``(loads, root, gva, *parameters)``, which gives its results.
 
-    ``loads`` is a ``Loads``. The function raises ``TranslationFault`` where the address is not mapped, and whatever the
-    loads raise.
+    ``loads`` is a ``Loads``; the parameters are numbers of 64 bits. The function raises ``TranslationFault`` where the
+    address is not mapped, and whatever the loads raise.
 
     Raises:
         VerifyError: The program may not run.
@@ -94,7 +95,7 @@ def walker(program: Program) -> Callable[..., tuple[int, ...]]:
     def walk(loads: Loads, root: int, gva: int, *parameters: int) -> tuple[int, ...]:
         try:
             result: tuple[int, ...] = function(
-                loads.u32, loads.u64, counter(WALK_BUDGET), refuse, root, gva, *parameters
+                loads.u32, loads.u64, repeat(None, WALK_BUDGET).__next__, refuse, root, gva, *parameters
             )
         except Taken as taken:
             why = taken.record

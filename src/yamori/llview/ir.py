@@ -14,7 +14,6 @@ back end (``c_backend``, ``runtime.h``) do the same, load for load, which the te
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -232,6 +231,14 @@ class LoadHost(Faulting):
     address: Expression
     size: int = 0
     slot: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Translate(Faulting):
+    """``target`` becomes the GPA (``U64``) of an address of the kernel, by its own tables. Faults as ``Page``."""
+
+    target: Local
+    address: Expression
 
 
 @dataclass(slots=True, kw_only=True)
@@ -484,20 +491,3 @@ class Program:
     def storage(self) -> int:
         """Bytes of its arrays and buffers, all of which lie on the stack of native code."""
         return sum(count * (kind.bits // 8 or 1) for kind, count in self.arrays.values()) + sum(self.buffers.values())
-
-
-def children(statement: Statement) -> Iterator[list[Statement]]:
-    """Yield the bodies that a statement holds."""
-    if isinstance(statement, If):
-        yield statement.then
-        yield statement.otherwise
-    elif isinstance(statement, Loop | Block | Attempt):
-        yield statement.body
-
-
-def walk(body: list[Statement]) -> Iterator[Statement]:
-    """Yield every statement of a tree, outer ones first."""
-    for statement in body:
-        yield statement
-        for inner in children(statement):
-            yield from walk(inner)

@@ -189,6 +189,11 @@ def word_at(address: int) -> int:
     raise _not_python("word_at()")
 
 
+def physical(address: object) -> int:
+    """Return the GPA (``u64``) of an address of the kernel: of ``mm.pgd``, as an example, for ``user_text``."""
+    raise _not_python("physical()")
+
+
 def user_word(pgd: int, address: int) -> int:
     """Return the ``ulong`` at a program's address, translated by the table whose GPA is ``pgd``."""
     raise _not_python("user_word()")

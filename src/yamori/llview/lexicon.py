@@ -84,7 +84,7 @@ class Lexicon(Expressions):
         if not isinstance(owner, Reference | Symbols):
             self.fail(f"exists() is asked of a member or symbol, not of {describe(owner)}", node)
         _, slot = self.declared(owner, member)
-        self.slot(self.program.slots[slot]._replace(optional=False), asked=True)
+        self.slot(self.program.slots[slot], asked=True)
         return Number(ir.SlotValue(slot, "exists"))
 
     def address_of(self, node: ast.Call) -> Value:
@@ -131,6 +131,14 @@ class Lexicon(Expressions):
     def word_at(self, node: ast.Call) -> Value:
         """``word_at(address)``."""
         return self.load(self.address(node.args[0]), self.word, name="word")
+
+    def physical(self, node: ast.Call) -> Value:
+        """``physical(mm.pgd)``."""
+        self._probe_only(node)
+        target = self.temporary(U64, "physical")
+        address = self.address(node.args[0])
+        self.add(ir.Translate(place=self.place, fault=self.fault, target=target, address=address))
+        return Number(target)
 
     def user_word(self, node: ast.Call) -> Value:
         """``user_word(pgd, address)``."""
@@ -252,6 +260,7 @@ WORDS: dict[object, Word] = {
     language.user_text: Word(Lexicon.user_text, 3),
     language.word_at: Word(Lexicon.word_at, 1),
     language.user_word: Word(Lexicon.user_word, 2),
+    language.physical: Word(Lexicon.physical, 1),
     language.local_array: Word(Lexicon.local_array, 2),
     language.phys_u32: Word(_phys(U32), 1),
     language.phys_u64: Word(_phys(U64), 1),

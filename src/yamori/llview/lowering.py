@@ -99,7 +99,7 @@ class Lowering:
         self.body = program.body
         self.fault = END
         self._node: ast.AST = node
-        self._slots: dict[ir.SlotSpec, int] = {}
+        self._slots: dict[tuple[str, str, str], list[int]] = {}
         self._messages: dict[str, int] = {}
         self._count = 0
         self._depth = 0
@@ -168,12 +168,18 @@ class Lowering:
         """Return the number of a slot; ``asked`` where ``exists`` asks for it."""
         if self.program.kind == "walker":
             self.fail("a walker knows nothing of the kernel's structures", hint="load by phys_u64(gpa)")
-        if spec not in self._slots:
-            self._slots[spec] = len(self._slots)
-            self.program.slots.append(spec)
-        number = self._slots[spec]
-        if asked:
-            self.program.slots[number] = spec._replace(optional=True)
+        slots = self.program.slots
+        alike = self._slots.setdefault(spec[:3], [])
+        # Two classes may declare one member differently; where only its offset is used, any slot of it serves.
+        known = {slots[number].declared: number for number in alike}
+        number = known.get(spec.declared, known.get(None) if spec.declared else next(iter(alike), None))
+        if number is None:
+            number = len(slots)
+            alike.append(number)
+            slots.append(spec)
+        slots[number] = slots[number]._replace(
+            optional=slots[number].optional or asked, declared=slots[number].declared or spec.declared
+        )
         return number
 
     def check_storage(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 from collections.abc import Iterator
 
-from yamori.llview import ir
+from yamori.llview import flow, ir
 from yamori.llview.ir import Expression, Program, Statement
 
 INDENT = "    "
@@ -62,7 +62,7 @@ def _head(program: Program) -> Iterator[str]:
 def _body(program: Program, body: list[Statement], depth: int) -> Iterator[str]:
     for statement in body:
         yield f"{statement.place.line:>5} | {INDENT * depth}{line(program, statement)}"
-        for number, inner in enumerate(ir.children(statement)):
+        for number, inner in enumerate(flow.children(statement)):
             if number and inner:
                 yield f"{'':>5} | {INDENT * depth}else:"
             yield from _body(program, inner, depth + 1)
@@ -94,6 +94,9 @@ class _Line:
 
     def page(self, it: ir.Page) -> str:
         return f"{it.target} = page({self.root(it.root)}, {self.of(it.address)}, {self.size(it)})"
+
+    def translate(self, it: ir.Translate) -> str:
+        return f"{it.target.name} = translate(kernel, {self.of(it.address)})"
 
     def loadhost(self, it: ir.LoadHost) -> str:
         return f"{it.target.name} = load.host({it.page}, {self.of(it.address)}, {self.size(it)})"

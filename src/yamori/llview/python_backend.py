@@ -20,6 +20,7 @@ from yamori.llview.faults import Code
 from yamori.llview.ir import BOOL, U64, Expression, IntType, Program, Statement
 from yamori.llview.python_control import SHARED, Control
 from yamori.llview.python_expressions import Expressions, Text, converted, cut
+from yamori.llview.python_locals import simplified, unset
 from yamori.llview.runtime import member, text
 from yamori.llview.verify import verify
 from yamori.llview.writing import bare, names, quoted
@@ -82,12 +83,14 @@ class _Writer(Control):
     """Writes one program."""
 
     def __init__(self, program: Program) -> None:
-        super().__init__(program.body)
+        # A walk is a few lines, done for page after page. What a probe would gain is a tenth of what it costs.
+        self._statements = simplified(program.body) if program.kind == "walker" else program.body
+        super().__init__(self._statements)
         self._program = program
         parameters = [local.name for local in program.parameters]
         self._variables = names("v_", dict.fromkeys([*parameters, *program.locals]))
         self._storage = names("b_", [*program.buffers, *program.arrays])
-        self._pages = names("p_", dict.fromkeys(s.target for s in ir.walk(program.body) if isinstance(s, ir.Page)))
+        self._pages = names("p_", dict.fromkeys(s.target for s in flow.walk(program.body) if isinstance(s, ir.Page)))
         slots = [f"{number}_{slot}" for number, slot in enumerate(program.slots)]
         self._slots = list(names("s", slots).values())
         # Rows are of numbers, as native code's are; whoever calls a walker likes a truth value better.
@@ -98,7 +101,7 @@ class _Writer(Control):
 
     def source(self) -> str:
         """Return the text."""
-        self._body(self._program.body)
+        self._body(self._statements)
         body, self.lines, self.depth = self.lines, [], 0
         program = self._program
         given = [self._variables[local.name] for local in program.parameters]
@@ -117,15 +120,17 @@ class _Writer(Control):
             for name, origin in _OF_THE_RUN.items():
                 if name in rest:
                     self.add(f"{name} = {origin}")
-        # A walker's root and GVA are left as they are: no page table maps what is no address.
-        for local in program.parameters[2 if program.kind == "walker" else 0 :]:
+        # A walker's are left as they are: no page table maps what is no address, and geometries are sound.
+        for local in program.parameters if program.kind == "probe" else ():
             name = self._variables[local.name]
             self.add(f"{name} = {converted(Text(name, -1 << 64, 1 << 64), local.type)}")
         values = {name: f"run.slots[{slot}].{part}" for name, (slot, part) in self._expressions.slot_values.items()}
         for name, value in {**values, **self._bound}.items():
             self.add(f"{name} = {value}")
         given = {local.name for local in program.parameters}
-        variables = [self._variables[name] for name in program.locals if name not in given]
+        # Parts share the variables of the function around them, which Python must see there.
+        zero = set(program.locals) if self.parts or program.kind == "probe" else unset(self._statements, given)
+        variables = [self._variables[name] for name in program.locals if name in zero]
         shared = [name for name in SHARED if name in rest]
         zeros = [*variables, *shared]
         for first in range(0, len(zeros), 8):
@@ -201,6 +206,11 @@ class _Writer(Control):
             function = name
         with self.path(statement.fault):
             self.add(f"{self._pages[statement.target]} = {function}({', '.join(given)})")
+
+    @_write.register
+    def _(self, statement: ir.Translate) -> None:
+        with self.path(statement.fault):
+            self.add(f"{self._variables[statement.target.name]} = page({self._word(statement.address)}, 1)")
 
     @_write.register
     def _(self, statement: ir.LoadHost) -> None:

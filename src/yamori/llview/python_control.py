@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
-from yamori.llview import ir
+from yamori.llview import flow, ir
 from yamori.llview.ir import END, Statement
 from yamori.llview.writing import quoted
 
@@ -74,7 +74,7 @@ class Control:
     """
 
     def __init__(self, body: list[Statement]) -> None:
-        self._breaks = Counter(s.label for s in ir.walk(body) if isinstance(s, ir.Break))
+        self._breaks = Counter(s.label for s in flow.walk(body) if isinstance(s, ir.Break))
         self.lines: list[str] = []
         self.parts: list[str] = []
         self.depth = 1
@@ -232,5 +232,5 @@ def _at_end(body: list[Statement], label: str) -> Iterator[int]:
     if isinstance(last, ir.Break) and last.label == label:
         yield id(last)
     elif not isinstance(last, ir.Loop):
-        for inner in ir.children(last):
+        for inner in flow.children(last):
             yield from _at_end(inner, label)

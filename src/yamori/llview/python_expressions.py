@@ -116,8 +116,11 @@ class Expressions:
 
     def _shift_left(self, value: Binary) -> Text:
         left, count = self._loose(value.left), self.exact(value.right)
-        if count.high > value.type.bits:  # every bit is gone, and the number would grow without bounds
-            count = Text(f"min({bare(count.text)}, {value.type.bits})", 0, value.type.bits)
+        bits = value.type.bits
+        if count.high >= bits and count.text.isidentifier() and left.low >= 0:  # as below, and quicker
+            return Text(f"({left.text} << {count.text} if {count.text} < {bits} else 0)", 0, left.high << bits - 1)
+        if count.high > bits:  # every bit is gone, and the number would grow without bounds
+            count = Text(f"min({bare(count.text)}, {bits})", 0, bits)
         low, high = min(left.low, left.low << count.high), max(left.high, left.high << count.high)
         return Text(f"({left.text} << {count.text})", low, high)
 

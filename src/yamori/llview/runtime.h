@@ -232,6 +232,17 @@ LL_UNUSED static inline const struct ll_entry *ll_page(struct ll_context *c, uin
     return ll_miss(c, entry, root, gva, size);
 }
 
+/* Where the kernel's own tables have an address. */
+LL_UNUSED static inline int ll_physical(struct ll_context *c, uint64_t gva, uint64_t *gpa)
+{
+    const struct ll_entry *entry = ll_page(c, c->root, gva, 1);
+
+    if (ll_unlikely(!entry))
+        return 1;
+    *gpa = entry->gpa + (gva - entry->first);
+    return 0;
+}
+
 LL_COLD static int ll_load_slowly(struct ll_context *c, uint64_t gpa, uint64_t gva, uint64_t size, uint64_t *value)
 {
     uint64_t status = ll_read(c, gpa, size, value);

@@ -125,10 +125,15 @@ class Run:
         self.load = self._loader(trace=trace)
         entries = [self._table_loader(size, trace=trace) for size in (4, 8)]
 
-        def translate(root: int, gva: int) -> int:
-            return walk(*entries, self.tick, self.fault, root, gva, *machine.geometry)[0]
+        geometry = [number & WORD for number in machine.geometry]
 
-        self.page, self.page_in = self._translation(machine, translate)
+        def translate(root: int, gva: int) -> int:
+            return walk(*entries, self.tick, self.fault, root, gva, *geometry)[0]
+
+        first, last = machine.kernel
+        self.page, self.page_in = translation(
+            machine.page_shift & 63, machine.root & WORD, (first & WORD, last & WORD), translate, self.fault
+        )
 
     def _emitter(self, most: int) -> Callable[[tuple[Value, ...]], None]:
         rows, append = self.rows, self.rows.append
@@ -219,42 +224,53 @@ class Run:
             raise Gone from error
         self.fault(Code.OUTSIDE, gpa, size)
 
-    # --- translation
 
-    def _translation(
-        self, machine: Machine, translate: Callable[[int, int], int]
-    ) -> tuple[Callable[[int, int], int], Callable[[int, int, int], int]]:
-        """Return ``page`` and ``page_in``, which share an empty cache."""
-        fault, shift, own = self.fault, machine.page_shift & 63, machine.root & WORD
-        first, last = (address & WORD for address in machine.kernel)
-        inside, most = (1 << shift) - 1, TLB_ENTRIES - 1
-        own_bits = own >> shift
-        # What an entry is for: the page, and above it the root, less the kernel's own. So that is a small number.
-        tags, bases = [-1] * TLB_ENTRIES, [0] * TLB_ENTRIES
+def translation(
+    shift: int,
+    own: int,
+    kernel: tuple[int, int],
+    translate: Callable[[int, int], int],
+    fault: Callable[[Code, int, int], NoReturn],
+) -> tuple[Callable[[int, int], int], Callable[[int, int, int], int]]:
+    """Return ``page`` and ``page_in`` of a ``Run``, which share an empty cache of translations.
 
-        def miss(entry: int, tag: int, gva: int, root: int) -> None:
-            if root == own and not first <= gva <= last:
-                fault(Code.NOT_KERNEL, gva, 0)
-            bases[entry] = translate(root, gva & ~inside)
-            tags[entry] = tag
+    Args:
+        shift: log2 of the smallest page.
+        own: GPA of the kernel's own table.
+        kernel: First and last GVA of what that table is asked for.
+        translate: ``(root, gva)`` → where the page lies, by the guest's tables.
+        fault: Raises.
+    """
+    first, last = kernel
+    inside, most = (1 << shift) - 1, TLB_ENTRIES - 1
+    own_bits = own >> shift
+    # What an entry is for: the page, and above it the root, less the kernel's own. So that is a small number.
+    tags: list[int | None] = [None] * TLB_ENTRIES
+    bases = [0] * TLB_ENTRIES
 
-        def page(gva: int, size: int) -> int:
-            if gva & (size - 1):
-                fault(Code.MISALIGNED, gva, size)
-            number = gva >> shift
-            entry = (number ^ own_bits) & most
-            if tags[entry] != number:
-                miss(entry, number, gva, own)
-            return bases[entry] + (gva & inside)
+    def miss(entry: int, tag: int, gva: int, root: int) -> None:
+        if root == own and not first <= gva <= last:
+            fault(Code.NOT_KERNEL, gva, 0)
+        bases[entry] = translate(root, gva & ~inside)
+        tags[entry] = tag
 
-        def page_in(gva: int, size: int, root: int) -> int:
-            if gva & (size - 1):
-                fault(Code.MISALIGNED, gva, size)
-            number = gva >> shift
-            entry = (number ^ (root >> shift)) & most
-            tag = number | (root ^ own) << 64
-            if tags[entry] != tag:
-                miss(entry, tag, gva, root)
-            return bases[entry] + (gva & inside)
+    def page(gva: int, size: int) -> int:
+        if gva & (size - 1):
+            fault(Code.MISALIGNED, gva, size)
+        number = gva >> shift
+        entry = (number ^ own_bits) & most
+        if tags[entry] != number:
+            miss(entry, number, gva, own)
+        return bases[entry] + (gva & inside)
 
-        return page, page_in
+    def page_in(gva: int, size: int, root: int) -> int:
+        if gva & (size - 1):
+            fault(Code.MISALIGNED, gva, size)
+        number = gva >> shift
+        entry = (number ^ (root >> shift)) & most
+        tag = number | (root ^ own) << 64
+        if tags[entry] != tag:
+            miss(entry, tag, gva, root)
+        return bases[entry] + (gva & inside)
+
+    return page, page_in

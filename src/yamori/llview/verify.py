@@ -14,7 +14,7 @@ from yamori.llview.ir import BOOL, END, U64, Expression, IntType, Program, State
 SIZES = frozenset({1, 2, 4, 8})
 INTEGERS = frozenset({BOOL, *(IntType(bits, signed) for bits in (8, 16, 32, 64) for signed in (False, True))})
 _PROBES_ONLY = (
-    *(ir.Attempt, ir.Emit, ir.Trouble, ir.StoreBuffer, ir.LoadBuffer, ir.ClearBuffer),
+    *(ir.Attempt, ir.Emit, ir.Trouble, ir.Translate, ir.StoreBuffer, ir.LoadBuffer, ir.ClearBuffer),
     *(ir.LoadArray, ir.StoreArray, ir.ClearArray),
 )
 """What a walker may not hold: it is called in the middle of a probe's load, and has no memory of its own."""
@@ -126,6 +126,9 @@ class _Verifier:
                 self.refuse("a load of guest memory is not translated")
             case ir.Page() | ir.LoadHost() | ir.LoadPhys():
                 self.loads(statement, before)
+            case ir.Translate():
+                self.expression(statement.target, U64)
+                self.expression(statement.address, IntType(self.program.word_size * 8))
             case ir.StoreBuffer() | ir.LoadBuffer() | ir.ClearBuffer():
                 self.buffers(statement)
             case ir.LoadArray() | ir.StoreArray() | ir.ClearArray():

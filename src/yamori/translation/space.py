@@ -1,18 +1,17 @@
-"""A guest's address space: loads by guest virtual address, with a small software TLB."""
+"""A guest's address space: loads by guest virtual address, through the cache of translations that probes have."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import NoReturn, cast
 
 from yamori.address import GPA, GVA
 from yamori.errors import Fault, TranslationFault
+from yamori.llview.faults import Code
+from yamori.llview.runtime import WORD, translation
 from yamori.memory.physical import PhysicalMemory
 from yamori.translation.format import Geometry, Mapping
 from yamori.translation.loads import PhysicalLoads
-
-TLB_ENTRIES = 4096
-"""Pages that are remembered; then all are forgotten at once. 16 MiB of 4 KiB pages, about 500 KB of ours."""
 
 MOST_BYTES = 64 << 20
 """The most that one ``read`` or ``string`` returns: a guest can map one page at as many addresses as it likes."""
@@ -49,13 +48,14 @@ class AddressSpace:
         self._read = cast("Callable[[int, int], bytes]", memory.read)
         self._physical = PhysicalLoads(memory)
         self._word_size = geometry.word_size
-        self._shift = geometry.page_size.bit_length() - 1
-        self._mask = geometry.page_size - 1
-        self._tlb: dict[int, int] = {}
+        self._inside = geometry.page_size - 1
+        self._range = (0, WORD) if user else geometry.kernel
+        self.clear()
 
     def clear(self) -> None:
         """Forget all translations. The guest may change its tables at any time: call it before each run."""
-        self._tlb.clear()
+        shift = self.geometry.page_size.bit_length() - 1
+        self._page, _ = translation(shift, self.root, self._range, self._find, self._fault)
 
     def translate(self, gva: GVA) -> Mapping:
         """Walk the page tables as they are now, past the TLB.
@@ -126,12 +126,9 @@ class AddressSpace:
         return b"".join(texts)
 
     def _load(self, gva: GVA, size: int) -> bytes:
-        """Do one aligned load. This is the path that everything runs on: a look into a dict and a read."""
+        """Do one aligned load."""
         try:
-            base = None if gva & (size - 1) else self._tlb.get(gva >> self._shift)
-            if base is None:
-                base = self._fill(gva, size)
-            data = self._read(base + (gva & self._mask), size)
+            data = self._read(self._page(gva, size), size)
         except Fault:
             self.faults += 1
             raise
@@ -145,11 +142,7 @@ class AddressSpace:
             raise Fault(f"{size} bytes are no sensible length", where=f"GVA {gva:#x}")
         try:
             while size:
-                base = self._tlb.get(gva >> self._shift)
-                if base is None:
-                    base = self._fill(gva, 1)
-                offset = gva & self._mask
-                chunk = self._read(base + offset, min(size, self._mask + 1 - offset))
+                chunk = self._read(self._page(gva, 1), min(size, self._inside + 1 - (gva & self._inside)))
                 self.loads += 1
                 yield chunk
                 gva = GVA(gva + len(chunk))
@@ -158,17 +151,19 @@ class AddressSpace:
             self.faults += 1
             raise
 
-    def _fill(self, gva: GVA, size: int) -> int:
-        """Return the GPA of the page at ``gva`` and remember it."""
-        if gva & (size - 1):
+    def _find(self, _: int, gva: int) -> int:
+        """Return the GPA of a page that is not remembered."""
+        return self._walk(GVA(gva)).gpa
+
+    def _fault(self, code: Code, gva: int, size: int) -> NoReturn:
+        if code == Code.MISALIGNED:
             raise Fault(f"a load of {size} bytes is misaligned", where=f"GVA {gva:#x}")
-        base = self._walk(GVA(gva & ~self._mask)).gpa
-        if len(self._tlb) >= TLB_ENTRIES:
-            self._tlb.clear()
-        self._tlb[gva >> self._shift] = base
-        return base
+        self._refuse(gva)
+
+    def _refuse(self, gva: int) -> NoReturn:
+        raise TranslationFault(GVA(gva), f"it is not an address of the {'guest' if self.user else 'kernel'}")
 
     def _walk(self, gva: GVA) -> Mapping:
         if not self.user and not self.geometry.canonical(gva):
-            raise TranslationFault(gva, "it is not an address of the kernel")
+            self._refuse(gva)
         return self.geometry.walk(self._physical, self.root, gva)
