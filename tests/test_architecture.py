@@ -15,6 +15,7 @@ ROOMS = (
     *(
         "errors",
         "address",
+        "directories",
         "records",
         "hypervisors",
         "memory",

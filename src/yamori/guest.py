@@ -12,12 +12,13 @@ from yamori import targets
 from yamori.address import GPA, GVA
 from yamori.errors import Fault, NoKernelError, TargetError, YamoriError
 from yamori.hypervisors.vm import Layout, VirtualMachine
-from yamori.kernel.discovery import discover
 from yamori.kernel.given import Given
 from yamori.kernel.init_task import COMM_LENGTH, COMMS
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.profile import Profile
+from yamori.kernel.recall import learn
 from yamori.kernel.scan import Progress
+from yamori.kernel.store import Store
 from yamori.kernel.uts import read_uts
 from yamori.llview.language import Probe
 from yamori.memory.host import HostMemory
@@ -138,6 +139,7 @@ def open_guest(
     vmlinux: str | Path | None = None,
     symbols: str | Path | None = None,
     ram_base: int | None = None,
+    cache: bool = True,
     progress: Progress | None = None,
 ) -> Guest:
     """Attach to a VM or an image and learn its kernel.
@@ -147,6 +149,7 @@ def open_guest(
         vmlinux: The maker's ``vmlinux`` with DWARF or BTF.
         symbols: The maker's ``System.map``.
         ram_base: GPA of the first byte of RAM, where nothing on the host tells.
+        cache: Whether to use, and to keep, what was learnt in earlier runs; see ``yamori.kernel.recall``.
         progress: Told how much of RAM has been read.
 
     Raises:
@@ -159,7 +162,7 @@ def open_guest(
     with _named(vm):
         if not vm.layouts:
             raise TargetError(vm.lacks[0] if vm.lacks else "its RAM cannot be reached")
-        return _open_best(vm, given, progress)
+        return _open_best(vm, given, Store.usual(wanted=cache), progress)
 
 
 @contextmanager
@@ -195,7 +198,7 @@ def _given(vmlinux: str | Path | None, symbols: str | Path | None) -> Given:
     )
 
 
-def _open_best(vm: VirtualMachine, given: Given, progress: Progress | None) -> Guest:
+def _open_best(vm: VirtualMachine, given: Given, store: Store, progress: Progress | None) -> Guest:
     """Open the VM with the first RAM layout under which its processes can be listed whole.
 
     Where none is flawless (a hostile guest, a list in motion), the one with the most processes is taken.
@@ -206,7 +209,7 @@ def _open_best(vm: VirtualMachine, given: Given, progress: Progress | None) -> G
     try:
         for layout in vm.layouts:
             try:
-                guest = _open(vm, layout, given, progress)
+                guest = _open(vm, layout, given, store, progress)
             except (NoKernelError, TargetError) as error:
                 failure = failure or error
                 continue
@@ -227,10 +230,15 @@ def _open_best(vm: VirtualMachine, given: Given, progress: Progress | None) -> G
     return best
 
 
-def _open(vm: VirtualMachine, layout: Layout, given: Given, progress: Progress | None) -> Guest:
+def _open(vm: VirtualMachine, layout: Layout, given: Given, store: Store, progress: Progress | None) -> Guest:
     memory = HostMemory(layout, pid=vm.pid)
+    subject = repr((vm.target, vm.name, memory.regions))
     try:
-        return Guest(vm, memory, discover(memory, given, base_known=vm.base_known, progress=progress))
+        return Guest(
+            vm,
+            memory,
+            learn(memory, given, base_known=vm.base_known, progress=progress, store=store, subject=subject),
+        )
     except BaseException:
         memory.close()
         raise

@@ -85,7 +85,7 @@ MISFITS = [
     ("emit(a=n.number)", {"number": Member(8, 16)}, "has 16 bytes on this kernel, so that it is no number"),
     ("emit(a=n.small)", {"small": Member(8, 4, shift=3, bits=9)}, "has 9 bits on this kernel.*has 8"),
     ("emit(a=n.next.number)", {"next": Member(8, 4), "number": Member(0, 4)}, "so that it is no pointer"),
-    ("emit(a=n.inside.left)", {"inside": Member(8, 8), "left": Member(0, 4)}, r"8 bytes .*, and inner has 64.*Ptr\[inner"),
+    ("emit(a=n.inside.left)", {"inside": Member(8, 8), "left": Member(0, 4)}, r"8 b.*, and inner has 64.*Ptr\[inner"),
 ]  # fmt: skip
 
 
@@ -95,6 +95,14 @@ def test_what_would_give_wrong_values_is_refused(
 ) -> None:
     with pytest.raises(ProfileError, match=message):
         bound(profile, body, **members)
+
+
+def test_what_is_something_else_does_not_exist(profile: Profile) -> None:
+    body = "if exists(n.inside):\n    emit(a=n.inside.left)\nelse:\n    emit(a=n.number)"
+    fills = bound(profile, body, inside=Member(8, 4), left=Member(0, 4), number=Member(8, 4))
+    assert fills["item.inside"] == (False, 0, 0, False, 0, 0, 0)
+    fills = bound(profile, body, inside=Member(8, 64), left=Member(0, 4), number=Member(8, 4))
+    assert fills["item.inside"] == (True, 8, 64, False, 0, 0, 0)
 
 
 FITS = [

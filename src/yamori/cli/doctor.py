@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from yamori.cli import output
-from yamori.cli.output import AsJson, RamBase, SystemMap, Target, Vmlinux, safe
+from yamori.cli.output import AsJson, NoCache, RamBase, SystemMap, Target, Vmlinux, safe
 from yamori.errors import Fault, ProfileError
 from yamori.records import SCHEMA
 
@@ -24,10 +24,11 @@ def doctor(
     vmlinux: Vmlinux = None,
     symbols: SystemMap = None,
     ram_base: RamBase = None,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what is known of the target's kernel: found where, how surely, in what time."""
-    with output.opened(target, vmlinux, symbols, ram_base) as guest:
+    with output.opened(target, vmlinux, symbols, ram_base, cache=not no_cache) as guest:
         if as_json:
             output.print_json(_report(guest))
         else:

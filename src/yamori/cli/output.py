@@ -51,13 +51,20 @@ RamBase = Annotated[
 ]
 
 
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Read all of RAM; use and keep nothing learnt in other runs.")
+]
+
+
 @contextmanager
-def opened(target: str | None, vmlinux: str | None, symbols: str | None, ram_base: int | None) -> Iterator[Guest]:
+def opened(
+    target: str | None, vmlinux: str | None, symbols: str | None, ram_base: int | None, *, cache: bool = True
+) -> Iterator[Guest]:
     """Open the target, with a progress bar if somebody watches and it takes long."""
     from yamori.guest import open_guest  # noqa: PLC0415  `yamori --help` need not wait for it
 
     with _reading() as progress:  # ends here: a prompt could not be typed at below it
-        guest = open_guest(target, vmlinux=vmlinux, symbols=symbols, ram_base=ram_base, progress=progress)
+        guest = open_guest(target, vmlinux=vmlinux, symbols=symbols, ram_base=ram_base, cache=cache, progress=progress)
     with guest:
         yield guest
 

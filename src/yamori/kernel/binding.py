@@ -38,6 +38,10 @@ def bind(program: Program, profile: Profile) -> list[SlotFill]:
         ProfileError: Something that the program needs here, whatever ``exists`` says, is not known of this kernel.
     """
     fills = [_fill(spec, profile) for spec in program.slots]
+    for slot, spec in enumerate(program.slots):
+        # As bpf_core_field_exists() of CO-RE: what is something else under that name is not there.
+        if spec.optional and fills[slot].exists and any(_misfits(spec, fills[slot], profile)):
+            fills[slot] = MISSING
     used = sorted(needed(program.body, fills))
     missing = [program.slots[slot] for slot in used if not fills[slot].exists]
     if missing:
@@ -63,12 +67,18 @@ def _misfits(spec: SlotSpec, fill: SlotFill, profile: Profile) -> Iterator[tuple
     if declared.kind == "number":
         has = fill.bits or fill.size * 8
         if not fill.bits and fill.size not in _INTEGERS:
-            yield f"has {fill.size} bytes on this kernel, so that it is no number", "CharArray, or the structure that it is"
+            yield (
+                f"has {fill.size} bytes on this kernel, so that it is no number",
+                "CharArray, or the structure that it is",
+            )
         elif declared.size and has > declared.size * 8:
             wrong = f"has {has} bits on this kernel, and the probe's number has {declared.size * 8}"
             yield wrong, f"{'s' if fill.signed else 'u'}{fill.size * 8}"
     elif declared.kind == "pointer" and fill.size != declared.size:
-        yield f"has {fill.size} bytes on this kernel, so that it is no pointer", "the number, or the structure, that it is"
+        yield (
+            f"has {fill.size} bytes on this kernel, so that it is no pointer",
+            "the number, or the structure, that it is",
+        )
     elif declared.kind == "array" and declared.size and fill.stride != declared.size:
         wrong = f"has elements of {fill.stride} bytes on this kernel, and the probe declares {declared.size}"
         yield wrong, f"an array of u{fill.stride * 8}" if fill.stride in _INTEGERS else ""

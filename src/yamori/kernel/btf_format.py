@@ -8,8 +8,9 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
+from bisect import bisect_left
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from yamori.errors import ProfileError
 
@@ -198,6 +199,28 @@ class Table:
         self.of_kind = {kind: array("I") for kind in records}
         self._index(records)
         self._check(records)
+
+    @classmethod
+    def restored(cls, blob: bytes, starts: bytes, of_kind: dict[int, bytes]) -> Self:
+        """Return the table of a blob that was parsed before, with what was found then.
+
+        Raises:
+            ValueError: These do not fit each other.
+            ProfileError: The blob is not what it was.
+        """
+        types, strings, layout = (
+            blob[start : start + size] for start, size in read_sections(blob[: header_length(blob)])
+        )
+        table = cls.__new__(cls)
+        table.words, table.strings, table.starts = _words(types), strings, array("I", starts)
+        table.of_kind = {kind: array("I", of_kind.get(kind, b"")) for kind in _layout(layout)}
+        if sum(map(len, table.of_kind.values())) != len(table.starts) or max(table.starts) + 3 > len(table.words):
+            raise ValueError
+        return table
+
+    def id_of(self, at: int) -> int:
+        """Return the id of the type whose record starts at a word."""
+        return bisect_left(self.starts, at) + 1
 
     def _index(self, records: dict[int, Record]) -> None:
         words = self.words

@@ -14,10 +14,12 @@ from yamori.errors import NoKernelError, ProfileError
 from yamori.kernel import btf, kallsyms, vmcoreinfo
 from yamori.kernel import init_task as first_task
 from yamori.kernel import uts as names
+from yamori.kernel.btf import BtfTypes
 from yamori.kernel.given import Given, link_slide
 from yamori.kernel.inference import infer
 from yamori.kernel.init_task import InitTask
 from yamori.kernel.kernel import Kernel
+from yamori.kernel.memo import Memo
 from yamori.kernel.profile import Profile, Step
 from yamori.kernel.rambase import Rebased, find_base
 from yamori.kernel.ranking import ranked
@@ -76,12 +78,7 @@ def discover(
         NoKernelError: Nothing that can be proved to be a running Linux kernel is there.
         ProfileError: What the maker gives is of another kernel.
     """
-    discovery = _Discovery(memory, given or Given())
-    discovery.look(progress)
-    if not base_known:
-        discovery.find_base()
-    discovery.find_root()
-    return discovery.conclude()
+    return Discovery(memory, given or Given()).run(base_known=base_known, progress=progress)
 
 
 class _Outcome:
@@ -94,20 +91,49 @@ class _Outcome:
 
 
 @dataclass
-class _Discovery:
-    """One discovery under way: what is known so far, and the steps that learn more."""
+class Discovery:
+    """One discovery under way: what is known so far, and the steps that learn more.
+
+    Attributes:
+        memory: The guest's RAM.
+        given: What the maker gives.
+        memo: What earlier discoveries decoded.
+        likely: Offsets at which alone members are looked for by inference; none looks at all.
+        root: What the root is thought to be besides what names it.
+        searching: Whether the whole image is searched for a root where nothing leads to one.
+        base: GPA of the first byte of RAM, where the page tables told it.
+        places: Where things were seen.
+        tables: The tables of kallsyms that are sound.
+        trusted: Those that the page tables speak for.
+        doubts: What does not agree.
+    """
 
     memory: PhysicalMemory
     given: Given
+    memo: Memo = field(default_factory=Memo)
+    likely: Collection[int] = ()
+    root: Named | None = None
+    searching: bool = True
+    base: int | None = None
     places: dict[str, list[int]] = field(default_factory=dict)
     candidates: list[InitTask] = field(default_factory=list)
     tables: list[kallsyms.Tables] = field(default_factory=list)
     infos: list[VmCoreInfo] = field(default_factory=list)
     decoded: dict[tuple[kallsyms.Tables, int], Symbols | None] = field(default_factory=dict)
     symbols: Symbols | None = None
+    trusted: kallsyms.Tables | None = None
+    btf: BtfTypes | None = None
     found: tuple[InitTask, Root] | None = None
     steps: list[Step] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+
+    def run(self, *, base_known: bool, progress: Progress | None) -> Kernel:
+        """Look through all of RAM, and learn; see ``discover``."""
+        self.look(progress)
+        if not base_known:
+            self.find_base()
+        self.find_root()
+        return self.conclude()
 
     def doubt(self, what: str) -> None:
         """Note once what does not agree."""
@@ -136,12 +162,13 @@ class _Discovery:
             self.doubt(f"RAM is full of what looks like {name}: somebody may be planting decoys")
         if sightings.bytes_lost:
             self.doubt(f"{sightings.bytes_lost >> 10} KB of RAM could not be read")
-        self._sort_out()
+        self.sort_out()
         if not self.candidates:
             why = "; ".join([self._why_none(sightings.bytes_read), *self.doubts])
             raise NoKernelError(why, hint="if the VM is still booting, try again")
 
-    def _sort_out(self) -> None:
+    def sort_out(self) -> None:
+        """Tell what is sound of what was seen."""
         memory, places = self.memory, self.places
         self.candidates = list(dict.fromkeys(first_task.candidates(memory, places["init_task"], self.doubt)))
         for sightings in places.values():
@@ -150,7 +177,7 @@ class _Discovery:
                 del sightings[MOST_LOOKED_AT:]
         with self.step("kallsyms") as outcome:
             hits = places["kallsyms"]
-            self.tables = [tables for hit in hits if (tables := kallsyms.locate(memory, GPA(hit)))]
+            self.tables = [tables for hit in hits if (tables := self.memo.locate(memory, GPA(hit)))]
             for tables in self.tables:
                 outcome(f"{tables.count} symbols, {tables.encoding}", f"GPA {tables.names:#x}", "stated")
         with self.step("VMCOREINFO") as outcome:
@@ -185,7 +212,7 @@ class _Discovery:
                 more = init_mm_tables(evidence, text) if text else ()
                 base = find_base(evidence, chain(tables, more))
                 if base is not None:
-                    self.memory = Rebased(self.memory, base)
+                    self.memory, self.base = Rebased(self.memory, base), base
                     self.places = {name: [place + base for place in places] for name, places in self.places.items()}
                     outcome(f"{base:#x}", "page tables", "inferred")
                     break
@@ -194,7 +221,7 @@ class _Discovery:
                     "the RAM base cannot be told from the page tables", hint="give it with --ram-base, as in 0x40000000"
                 )
         self.steps = [step for step in self.steps if step.name not in ("kallsyms", "VMCOREINFO")]
-        self._sort_out()
+        self.sort_out()
 
     def find_root(self) -> None:
         """Prove ``init_task`` and the kernel's translation root together."""
@@ -205,7 +232,7 @@ class _Discovery:
                 text = self._text() if number < MOST_LED else None
                 if root := find_root(Evidence(self.memory, init, self._anchors()), named, text):
                     proved.append((init, root, self.symbols))
-            for init in () if proved else self.candidates[:MOST_SEARCHED]:
+            for init in self.candidates[:MOST_SEARCHED] if self.searching and not proved else ():
                 if root := search_root(Evidence(self.memory, init, self._anchors())):
                     self._named(init)
                     proved.append((init, root, self.symbols))
@@ -251,14 +278,15 @@ class _Discovery:
         named = [
             Named("VMCOREINFO", info.symbols[ROOT_NAMES[0]]) for info in self.infos if ROOT_NAMES[0] in info.symbols
         ]
-        return named + [Named(f"kallsyms {name}", address) for name in ROOT_NAMES if (address := self._address(name))]
+        named += [Named(f"kallsyms {name}", address) for name in ROOT_NAMES if (address := self._address(name))]
+        return [*named, self.root] if self.root else named
 
     def _decoded(self, tables: kallsyms.Tables, image_offset: int) -> Symbols | None:
         """Return the symbols of ``tables``, expanded once: decoys of ``init_task`` shall not cost a second each."""
         key = tables, image_offset if tables.encoding == "PC-relative" else 0
         if key not in self.decoded:
             try:
-                self.decoded[key] = kallsyms.decode(self.memory, tables, GVA(tables.addresses + image_offset))
+                self.decoded[key] = self.memo.decode(self.memory, tables, GVA(tables.addresses + image_offset))
             except ProfileError as error:
                 self.doubt(str(error))
                 self.decoded[key] = None
@@ -290,11 +318,21 @@ class _Discovery:
         )
         return Kernel(self.memory, profile)
 
+    def keep(self) -> None:
+        """Keep what was decoded of the kernel that was concluded upon."""
+        assert self.found  # noqa: S101  # the caller's condition
+        if self.trusted and self.symbols:
+            place = GVA(self.trusted.addresses + self.found[0].image_offset)
+            self.memo.keep_symbols(self.memory, self.trusted, place, self.symbols)
+        if self.btf:
+            self.memo.keep_types(self.btf)
+
     def _trust_tables(self, space: AddressSpace, init: InitTask) -> None:
         """Take the symbols of the kallsyms that the page tables speak for, whichever was nearest before."""
         tables = {found.token_table: found for found in self.tables}
         places = names.likely_in_image(space, init, tables)
-        self.symbols = self._decoded(tables[places[0]], init.image_offset) if places else None
+        self.trusted = tables[places[0]] if places else None
+        self.symbols = self._decoded(self.trusted, init.image_offset) if self.trusted else None
         if len(places) > 1:
             others = ", ".join(f"GPA {place:#x}" for place in places[1:])
             self.doubt(f"more than one kallsyms lies in the kernel: that at GPA {places[0]:#x} is used, not {others}")
@@ -348,13 +386,13 @@ class _Discovery:
     def _types(self, space: AddressSpace, init: InitTask) -> list[Types]:
         sources: list[Types] = [self.given.types] if self.given.types else []
         with self.step("inference") as outcome:
-            inferred = infer(space, init)
+            inferred = infer(space, init, self.likely)
             unknown = f"; not {', '.join(inferred.unknown)}" if inferred.unknown else ""
             where = f"{inferred.processes} processes"
             outcome(f"{len(inferred.members)} members{unknown}", where, "inferred" if inferred.members else "missing")
         with self.step("BTF") as outcome:
             for place in names.likely_in_image(space, init, self.places["btf"]):
-                types = btf.locate(self.memory, GPA(place), init.word_size)
+                types = self.memo.types(self.memory, GPA(place), init.word_size)
                 comm = types and types.member("task_struct", "comm")
                 if not types or not comm or comm.offset != init.comm - init.gpa:
                     continue
@@ -364,6 +402,7 @@ class _Discovery:
                     )
                     continue
                 sources.append(types)
+                self.btf = types
                 outcome("task_struct agrees with init_task", f"GPA {place:#x}", "proved")
                 break
         if self.given.types and (against := inferred.disagreements(self.given.types)):

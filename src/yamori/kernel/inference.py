@@ -10,7 +10,7 @@ search where it has been the same since Linux 3.10; a kernel with RANDSTRUCT fai
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from yamori.address import GPA, GVA
 from yamori.errors import Fault
@@ -73,20 +73,26 @@ class InferredTypes:
         return ", ".join(wrong)
 
 
-def infer(space: AddressSpace, init: InitTask) -> InferredTypes:
+def infer(space: AddressSpace, init: InitTask, likely: Collection[int] = ()) -> InferredTypes:
     """Infer what ``banner``, ``syscall`` and ``plist`` need.
+
+    Args:
+        space: The kernel's address space.
+        init: ``init_task``.
+        likely: Offsets at which alone members are tried, to confirm what is thought to be known; none tries all.
 
     Returns:
         What is known; empty where ``init_task`` does not have the shape that all kernels without RANDSTRUCT share.
     """
-    inference = _Inference(Reader(space, init))
+    inference = _Inference(Reader(space, init), sorted(likely))
     inference.run()
     return inference.types
 
 
 class _Inference:
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, likely: Sequence[int]) -> None:
         self.reader = reader
+        self.likely = likely
         self.word = reader.word_size
         self.comm = reader.comm
         self.types = InferredTypes()
@@ -122,7 +128,11 @@ class _Inference:
         return found
 
     def where(self, first: int, last: int, step: int, test: Callable[[int], bool]) -> Iterator[int]:
-        return (offset for offset in range(-(-first // step) * step, last, step) if test(offset))
+        return (offset for offset in self.offsets(first, last, step) if test(offset))
+
+    def offsets(self, first: int, last: int, step: int) -> Sequence[int]:
+        every = range(-(-first // step) * step, last, step)
+        return [offset for offset in self.likely if offset in every] if self.likely else every
 
     def offset(self, name: str) -> int:
         return self.types.members["task_struct", name].offset
@@ -412,11 +422,11 @@ class _Inference:
         """``signal->thread_head`` and ``thread_node``: a ring of two for each process with one thread."""
         word, tasks = self.word, self.sample.kernel_threads
         pairs = []
-        for node in range(self.offset("group_leader") + word, self.comm, word):
+        for node in self.offsets(self.offset("group_leader") + word, self.comm, word):
             heads = {task: head for task in tasks if (head := self.ring_of_two(task, node))}
             if not enough(len(heads), len(tasks)):
                 continue
-            for offset in range(self.comm, self.comm + BEHIND_COMM - word, word):
+            for offset in self.offsets(self.comm, self.comm + BEHIND_COMM - word, word):
                 distances = Counter(head - task.word(offset) for task, head in heads.items())
                 distance, votes = distances.most_common(1)[0]
                 if enough(votes, len(heads)) and 0 <= distance < 128:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import operator
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import compress, islice, pairwise
 
-from yamori.address import GVA
+from yamori.address import GPA, GVA
 from yamori.errors import MemoryFault, ProfileError
 from yamori.kernel.kallsyms_anchor import infer_gva_of_offsets
 from yamori.kernel.kallsyms_locate import NEEDLE, locate
@@ -27,12 +28,13 @@ from yamori.kernel.kallsyms_tables import (
     read_names,
     read_tokens,
     read_words,
+    values_of,
     walk_names,
 )
-from yamori.kernel.symbols import Symbols
+from yamori.kernel.symbols import Symbol, Symbols
 from yamori.memory.physical import PhysicalMemory
 
-__all__ = ["NEEDLE", "Tables", "decode", "locate"]
+__all__ = ["NEEDLE", "Tables", "decode", "decode_block", "locate"]
 
 _KINDS = frozenset("ABCDGINRSTUVWabcdginrstuvw-?")
 """The letters of nm(1)."""
@@ -147,14 +149,47 @@ def _read_blocks(memory: PhysicalMemory, tables: Tables) -> Iterator[list[str]]:
     data = read_names(memory, tables)
     bounds = pairwise([*read_markers(memory, tables), tables.names_size])
     for (start, end), left in zip(bounds, range(tables.count, 0, -BLOCK), strict=True):
-        lengths = walk_names(data, start, min(left, BLOCK), big_lengths=tables.big_lengths)
-        if not lengths or lengths.pop() != end:
-            raise _refused("names and markers do not agree")
-        # Every byte is expanded, the lengths too, and then these are overwritten: three times as fast as cutting
-        # the names out first.
-        parts = [tokens[byte] for byte in data[start:end]]
-        for length in lengths:
-            parts[length - start] = "\n"
-            if tables.big_lengths and data[length] > 0x7F:
-                parts[length - start + 1] = ""
-        yield "".join(parts)[1:].split("\n")
+        yield _expand(data[start:end], min(left, BLOCK), tokens, tables)
+
+
+def _expand(data: bytes, count: int, tokens: list[str], tables: Tables) -> list[str]:
+    """Return letter and name of each symbol of a block."""
+    lengths = walk_names(data, 0, count, big_lengths=tables.big_lengths)
+    if not lengths or lengths.pop() != len(data):
+        raise _refused("names and markers do not agree")
+    # Every byte is expanded, the lengths too, and then these are overwritten: three times as fast as cutting the names
+    # out first.
+    parts = [tokens[byte] for byte in data]
+    for length in lengths:
+        parts[length] = "\n"
+        if tables.big_lengths and data[length] > 0x7F:
+            parts[length + 1] = ""
+    return "".join(parts)[1:].split("\n")
+
+
+def decode_block(memory: PhysicalMemory, tables: Tables, number: int, base: int) -> list[Symbol]:
+    """Return the symbols from one marker to the next: enough for a look whether a whole table is of these.
+
+    Args:
+        memory: The guest's physical memory.
+        tables: What ``locate`` found.
+        number: Which block, from 0.
+        base: ``kallsyms_relative_base``, or for the PC-relative format the GVA of ``kallsyms_offsets``.
+
+    Raises:
+        MemoryFault: They leave the guest's RAM.
+        ProfileError: The memory has changed since ``locate``.
+    """
+    tokens = read_tokens(memory, tables.token_table, tables.token_index)
+    if tokens is None:
+        raise _refused("token table and token index do not agree")
+    start, end = [*read_markers(memory, tables), tables.names_size][number : number + 2]
+    first = number * BLOCK
+    count = min(BLOCK, tables.count - first)
+    if not 0 < end - start <= (MAX_LENGTH + 2) * count:
+        raise _refused("names and markers do not agree")
+    lines = _expand(memory.read(GPA(tables.names + start), end - start), count, tokens, tables)
+    part = replace(tables, addresses=tables.addresses + first * tables.entry_size, count=count)
+    # In the PC-relative format each entry counts from where it is stored.
+    addresses = values_of(read_words(memory, part), part, base + 4 * first if part.encoding == "PC-relative" else base)
+    return [Symbol(address, line[:1], line[1:]) for address, line in zip(addresses, lines, strict=True)]

@@ -45,7 +45,14 @@ _MAX_DISTANCE = 1 << 28
 _WORD_OF_ALIGNMENT = {4: 4, 8: 8, 16: 4, 256: 8}
 
 
-class _Tokens(NamedTuple):
+class Tokens(NamedTuple):
+    """A token table.
+
+    Attributes:
+        start: GPA of ``kallsyms_token_table``.
+        index_at: GPA of ``kallsyms_token_index``.
+    """
+
     start: int
     index_at: int
 
@@ -84,7 +91,7 @@ def locate(memory: PhysicalMemory, hit: GPA) -> Tables | None:
         kernel image is as consistent as the live one: compare several finds through the guest's page tables.
     """
     try:
-        tokens = _find_tokens(memory, hit)
+        tokens = find_tokens(memory, hit)
         if tokens is None:
             return None
         for markers in _find_markers(memory, tokens.start):
@@ -96,8 +103,12 @@ def locate(memory: PhysicalMemory, hit: GPA) -> Tables | None:
     return None
 
 
-def _find_tokens(memory: PhysicalMemory, hit: int) -> _Tokens | None:
-    """From the token ``0``, walk forward to the index, which tells where the table starts."""
+def find_tokens(memory: PhysicalMemory, hit: int) -> Tokens | None:
+    """From the token ``0``, walk forward to the index, which tells where the table starts.
+
+    Raises:
+        MemoryFault: It would leave the guest's RAM.
+    """
     tail = _read_from(memory, hit, MAX_TABLE + MAX_PAD + 2 * TOKENS)
     if not tail.startswith(NEEDLE):
         return None
@@ -114,7 +125,7 @@ def _find_tokens(memory: PhysicalMemory, hit: int) -> _Tokens | None:
     start = hit - offsets[_DIGIT_TOKEN]
     if start < 0 or start % 4 or read_tokens(memory, start, index) is None:
         return None
-    return _Tokens(start, index)
+    return Tokens(start, index)
 
 
 def _find_markers(memory: PhysicalMemory, token_table: int) -> Iterator[_Markers]:
@@ -199,7 +210,7 @@ def _size_of_names(memory: PhysicalMemory, markers: _Markers, names: _Names) -> 
     return end if len(data) - end < MAX_PAD and not any(data[end:]) else 0
 
 
-def _find_addresses(memory: PhysicalMemory, names: _Names, tokens: _Tokens, markers: _Markers) -> Tables | None:
+def _find_addresses(memory: PhysicalMemory, names: _Names, tokens: Tokens, markers: _Markers) -> Tables | None:
     alignment = names.start - names.count_at
     for candidate in _address_candidates(memory, names, tokens.index_at + 2 * TOKENS, alignment):
         tables = Tables(
@@ -258,10 +269,18 @@ def _is_plausible(values: Sequence[int], tables: Tables) -> bool:
     if tables.encoding == "PC-relative":
         # The image starts with its text, and these tables lie in .rodata.
         return any(-_MAX_DISTANCE < value < 0 for value in values[:2])
-    # Per-CPU symbols of x86-64, and the vectors of old 32-bit Arm kernels, have small values. On 32 bits the kernel
-    # starts at 0x40000000 at the lowest (VMSPLIT_1G); on 64 bits the widest kernel half is that of 57 bits.
-    kernel = range(0x40000000, (1 << 32) - _MAX_DISTANCE) if tables.word_size == 4 else range(0xFF << 56, 1 << 64)
+    kernel = kernel_part(tables.word_size)
+    # Per-CPU symbols of x86-64, and the vectors of old 32-bit Arm kernels, have small values.
     return sum([value in kernel for value in values]) * 4 > count * 3
+
+
+def kernel_part(word_size: int) -> range:
+    """Return where three quarters of a kernel's symbols lie at least.
+
+    On 32 bits the kernel starts at 0x40000000 at the lowest (VMSPLIT_1G); on 64 bits the widest kernel half is that of
+    57 bits.
+    """
+    return range(0x40000000, (1 << 32) - _MAX_DISTANCE) if word_size == 4 else range(0xFF << 56, 1 << 64)
 
 
 def _previous_zero(words: array[int], end: int) -> int:

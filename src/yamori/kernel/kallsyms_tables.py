@@ -88,6 +88,11 @@ class Tables:
     relative_base: int
     big_lengths: bool
 
+    @property
+    def entry_size(self) -> int:
+        """Bytes of one entry of ``addresses``."""
+        return self.word_size if self.encoding == "absolute" else 4
+
 
 def read_tokens(memory: PhysicalMemory, start: int, index: int) -> list[str] | None:
     """Return the 256 tokens, or ``None`` where table and index do not agree.
@@ -146,7 +151,7 @@ def read_words(memory: PhysicalMemory, tables: Tables) -> array[int]:
     Raises:
         MemoryFault: They leave the guest's RAM.
     """
-    size = tables.word_size if tables.encoding == "absolute" else 4
+    size = tables.entry_size
     return words_of(memory.read(GPA(tables.addresses), size * tables.count), size)
 
 
@@ -162,14 +167,28 @@ def addresses_of(words: array[int], tables: Tables, base: int) -> Sequence[int] 
         base: ``kallsyms_relative_base``; for ``PC-relative`` the GVA of ``kallsyms_offsets``, or 0, and then addresses
             count from there and may be negative.
     """
-    if tables.encoding == "absolute":
-        return words
-    # Where the format does not tell the word size, the place does.
-    mask = (1 << 32) - 1 if tables.word_size == 4 or base < 1 << 32 else (1 << 64) - 1
+    starts = True
     if tables.encoding == "relative":
         # The base is the lowest symbol (record_relative_base of scripts/kallsyms.c).
         starts = not words[0] or words[1] < _HEAD
-        return [base + offset & mask for offset in words] if starts else None
+    elif tables.encoding == "relative, absolute per-CPU":
+        signed = array("i", words.tobytes())
+        starts = any(offset >= -_HEAD for offset in islice((offset for offset in signed if offset < 0), 2))
+    return values_of(words, tables, base) if starts else None
+
+
+def highest(tables: Tables, base: int) -> int:
+    """Return the highest address that can be: where the format does not tell the word size, the place does."""
+    return (1 << 32) - 1 if tables.word_size == 4 or base < 1 << 32 else (1 << 64) - 1
+
+
+def values_of(words: array[int], tables: Tables, base: int) -> Sequence[int]:
+    """Return what ``addresses_of`` does, of any part of the entries, without looking at how they start."""
+    if tables.encoding == "absolute":
+        return words
+    mask = highest(tables, base)
+    if tables.encoding == "relative":
+        return [base + offset & mask for offset in words]
     signed = array("i", words.tobytes())
     if tables.encoding == "PC-relative":
         if not base:
@@ -177,8 +196,6 @@ def addresses_of(words: array[int], tables: Tables, base: int) -> Sequence[int] 
         return [
             offset + place & mask for offset, place in zip(signed, range(base, base + len(signed) * 4, 4), strict=True)
         ]
-    if not any(offset >= -_HEAD for offset in islice((offset for offset in signed if offset < 0), 2)):
-        return None
     return [offset if offset >= 0 else base - 1 - offset & mask for offset in signed]
 
 

@@ -28,6 +28,22 @@ class Symbol(NamedTuple):
     name: str
 
 
+class Columns(NamedTuple):
+    """A whole table as a few pieces of bytes, sorted by address.
+
+    Attributes:
+        addresses: GVAs, 64 bits each, in the byte order of this machine.
+        kinds: One letter a symbol.
+        names: All names, each between two line feeds.
+        starts: Where each name starts in ``names``, and the end, 32 bits each.
+    """
+
+    addresses: bytes
+    kinds: str
+    names: bytes
+    starts: bytes
+
+
 class Symbols:
     """A table of symbols.
 
@@ -60,6 +76,29 @@ class Symbols:
         table._kinds = kinds
         table._index(names)
         return table
+
+    @classmethod
+    def restored(cls, columns: Columns, provenance: Provenance) -> Self:
+        """Build a table from the columns of an earlier one.
+
+        Raises:
+            ValueError: They do not fit each other.
+        """
+        table = cls((), provenance)
+        table._addresses = array("Q", columns.addresses)
+        table._kinds = columns.kinds
+        table._names = bytearray(columns.names)
+        table._starts = array("I", columns.starts)
+        if not len(columns.kinds) == len(table._addresses) == len(table._starts) - 1:
+            raise ValueError
+        if table._starts[0] != 1 or table._starts[-1] != len(columns.names):
+            raise ValueError
+        return table
+
+    @property
+    def columns(self) -> Columns:
+        """The table as bytes, to be kept."""
+        return Columns(self._addresses.tobytes(), self._kinds, bytes(self._names), self._starts.tobytes())
 
     def _index(self, names: Sequence[str]) -> None:
         """Sort by address and pack the names."""
@@ -121,6 +160,10 @@ class Symbols:
         """Return every symbol at exactly ``address``, in the order of the source."""
         first, end = bisect_left(self._addresses, address), bisect_right(self._addresses, address)
         return [self._at(index) for index in range(first, end)]
+
+    def count_in(self, addresses: range) -> int:
+        """Return how many symbols lie in a range of addresses."""
+        return bisect_left(self._addresses, addresses.stop) - bisect_left(self._addresses, addresses.start)
 
     def next_address(self, address: int) -> int | None:
         """Return the lowest symbol address above ``address``, or ``None``."""
