@@ -98,7 +98,7 @@ def test_what_would_give_wrong_values_is_refused(
 
 
 def test_what_is_something_else_does_not_exist(profile: Profile) -> None:
-    body = "if exists(n.inside):\n    emit(a=n.inside.left)\nelse:\n    emit(a=n.number)"
+    body = "if exists(n.inside):\n    emit(a=n.inside.left)\nelse:\n    emit(a=u32(n.number))"
     fills = bound(profile, body, inside=Member(8, 4), left=Member(0, 4), number=Member(8, 4))
     assert fills["item.inside"] == (False, 0, 0, False, 0, 0, 0)
     fills = bound(profile, body, inside=Member(8, 64), left=Member(0, 4), number=Member(8, 4))
