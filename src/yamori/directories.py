@@ -47,3 +47,16 @@ def is_safe(directory: Path) -> bool:
         if status.st_uid not in {os.geteuid(), 0} or open_to_all:
             return False
     return True
+
+
+def make(directory: Path) -> None:
+    """Make a directory of this user's own where it is not there yet, and what is missing above it.
+
+    Raises:
+        OSError: It cannot be made, or others can write to it.
+    """
+    for part in reversed([directory, *directory.parents]):
+        if not part.exists():  # each with a mode of its own, which no umask opens to a group
+            part.mkdir(mode=0o700, exist_ok=True)
+    if not is_ours(directory):
+        raise PermissionError

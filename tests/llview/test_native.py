@@ -35,6 +35,7 @@ from tests.llview.native_programs import (
     with_geometry,
 )
 
+from yamori import directories
 from yamori.address import GPA
 from yamori.hypervisors.vm import RamSegment
 from yamori.llview import ir, layout, native, objects
@@ -476,8 +477,8 @@ def test_what_is_not_served_is_refused(engine: Native) -> None:
 def test_objects_are_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("YAMORI_NATIVE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(objects, "_is_ours", lambda directory: directory.is_relative_to(tmp_path))
-    monkeypatch.setattr(objects, "_is_safe", lambda directory: directory.is_relative_to(tmp_path))
+    monkeypatch.setattr(directories, "is_ours", lambda directory: directory.is_relative_to(tmp_path))
+    monkeypatch.setattr(directories, "is_safe", lambda directory: directory.is_relative_to(tmp_path))
     unit = Unit("demo", (TROUBLED,), (WALKER,))
     for expected in ("compiler", "cache"):
         with objects.find(c_source(unit)) as found:
@@ -513,8 +514,8 @@ def test_an_object_in_the_cache_that_cannot_be_loaded_is_made_anew(
 ) -> None:
     monkeypatch.delenv("YAMORI_NATIVE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(objects, "_is_ours", lambda directory: directory.is_relative_to(tmp_path))
-    monkeypatch.setattr(objects, "_is_safe", lambda directory: directory.is_relative_to(tmp_path))
+    monkeypatch.setattr(directories, "is_ours", lambda directory: directory.is_relative_to(tmp_path))
+    monkeypatch.setattr(directories, "is_safe", lambda directory: directory.is_relative_to(tmp_path))
     unit = Unit("demo", (TROUBLED,), (WALKER,))
     path = tmp_path / "yamori" / "llview" / objects.this_machine() / f"{objects.key(c_source(unit))}.so"
     path.parent.mkdir(parents=True)
@@ -540,7 +541,7 @@ def test_an_object_in_the_cache_that_cannot_be_loaded_is_made_anew(
 def test_a_cache_that_is_made_is_open_to_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("YAMORI_NATIVE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / "cache"))
-    monkeypatch.setattr(objects, "_is_safe", lambda _: True)  # of the folder of tests
+    monkeypatch.setattr(directories, "is_safe", lambda _: True)  # of the folder of tests
     before = os.umask(0o002)
     try:
         with objects.find(c_source(Unit("demo", (TROUBLED,), (WALKER,)))) as found:

@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from yamori import __version__
-from yamori.directories import cache_base, is_ours, is_safe
+from yamori.directories import cache_base, is_ours, is_safe, make
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class Store:
         if self.directory is None or len(payload) > LARGEST - _DIGEST:
             return
         with suppress(OSError):
-            _make(self.directory)
+            make(self.directory)
             path = self.directory / (name + _SUFFIX)
             with _written(path) as descriptor, os.fdopen(descriptor, "wb") as file:
                 file.write(_digest(name, payload))
@@ -167,9 +167,3 @@ def _directory() -> Path | None:
         return resolved / directory.relative_to(there) if safe else None
     except (OSError, RuntimeError):  # RuntimeError: there is no home
         return None
-
-
-def _make(directory: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not is_ours(directory):
-        raise PermissionError

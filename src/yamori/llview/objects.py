@@ -10,7 +10,6 @@ import hashlib
 import os
 import platform
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from yamori import directories
 from yamori.errors import YamoriError
 
 FLAGS: Final = (
@@ -34,9 +34,6 @@ LINK_FLAGS: Final = ("-shared", "-nostdlib", "-Wl,--build-id=none", "-Wl,-z,noex
 _PATIENCE = 120  # seconds for one compilation
 _EF_ARM_ABI_FLOAT = 0x600
 """ELF for the Arm Architecture, e_flags: EF_ARM_ABI_FLOAT_SOFT and _HARD. What uses no float belongs to both."""
-
-
-_OTHERS_WRITE = 0o022
 
 
 class BuildError(YamoriError):
@@ -234,37 +231,13 @@ def _cache() -> Iterator[Path]:
 
 
 def _cache_directory() -> Path | None:
-    given = os.environ.get("XDG_CACHE_HOME", "")
     try:
-        base = Path(given) if given.startswith("/") else Path.home() / ".cache"
-        directory = base / "yamori" / "llview" / this_machine()
+        directory = directories.cache_base() / "yamori" / "llview" / this_machine()
         there = next(part for part in (directory, *directory.parents) if part.exists())
-        if not _is_safe(there.resolve()):  # before anything is made in it
+        if not directories.is_safe(there.resolve()):  # before anything is made in it
             return None
-        for part in reversed([directory, *directory.parents]):
-            if not part.exists():  # each with a mode of its own, which no umask opens to a group
-                part.mkdir(mode=0o700, exist_ok=True)
-        directory = directory.resolve()
-        return directory if _is_ours(directory) and os.access(directory, os.W_OK) else None
+        directory = there.resolve() / directory.relative_to(there)
+        directories.make(directory)
+        return directory if os.access(directory, os.W_OK) else None
     except (OSError, RuntimeError):  # RuntimeError: there is no home
         return None
-
-
-def _is_ours(directory: Path) -> bool:
-    """Say whether only this user, and root, can change what lies in a directory, or move it away."""
-    status = directory.lstat()
-    return status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_WRITE and _is_safe(directory)
-
-
-def _is_safe(directory: Path) -> bool:
-    """Say whether nobody but this user, and root, can move away what is theirs in a directory.
-
-    With ``sudo`` the home is often another user's: what lies there must not be loaded by root, nor made root's.
-    """
-    for part in (directory, *directory.parents):
-        status = part.lstat()
-        # In a sticky directory others can add, but not move away what is not theirs.
-        open_to_all = status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX
-        if status.st_uid not in {os.geteuid(), 0} or open_to_all:
-            return False
-    return True
