@@ -319,3 +319,12 @@ def test_run_what_the_kernel_lacks(run: Run, tmp_path: Path, file: Path) -> None
     ran = run("run", file, *image(tmp_path, X86))
     assert (ran.code, ran.out) == (output.ERROR, "")
     assert "where task_struct.nowhere_at_all lies in this kernel is not known" in ran.err
+
+
+def test_run_by_the_interpreter_says_so(run: Run, tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YAMORI_NATIVE", "0")
+    target = image(tmp_path, X86)
+    ran = run("run", file, *target)
+    assert ran.code == 0
+    assert ran.err == "note: the interpreter ran it, which is slower: YAMORI_NATIVE=0 says so\n"
+    assert run("run", file, *target, "--json").json()["notes"] == [ran.err.removeprefix("note: ").strip()]

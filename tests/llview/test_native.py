@@ -366,11 +366,12 @@ def test_memory_that_is_closed_while_code_runs_stays_what_it_was(engine: Native,
         os.write(fd, data)
         fcntl.fcntl(fd, 1033, 0x2)  # F_ADD_SEALS, F_SEAL_SHRINK
         memory = HostMemory((RamSegment(BASE, len(data), f"/proc/self/fd/{fd}", 0, kind),))  # type: ignore[arg-type]
-        before = [extent.fd for extent in memory.extents()]
-        with native._regions(memory.extents()) as regions:
+        extents = memory.extents()
+        assert extents is not None
+        with native._regions(extents) as regions:
             memory.close()
             other = os.memfd_create("other")
-            assert other in before
+            assert other in {extent.fd for extent in extents}
             os.write(other, b"\xff" * len(data))
             guest = machine(b"", 8, WALKER)
             run = native._Run(

@@ -47,9 +47,9 @@ def test_in_a_file(tmp_path: Path) -> None:
 
 def test_several_in_a_file(tmp_path: Path) -> None:
     path = write(tmp_path, "one", "two")
-    assert [probe.name for probe in registry.load(str(path))] == ["one", "two"]
+    assert [probe.name for probe in registry.load(str(path), probes)] == ["one", "two"]
     assert registry.find(f"{path}:two", probes).name == "two"
-    assert [probe.name for probe in registry.load(f"{path}:one")] == ["one"]
+    assert [probe.name for probe in registry.load(f"{path}:one", probes)] == ["one"]
     with pytest.raises(ProbeError, match="several probes: one, two"):
         registry.find(str(path), probes)
     with pytest.raises(ProbeError, match="no probe 'three'; there are one, two"):
@@ -59,12 +59,12 @@ def test_several_in_a_file(tmp_path: Path) -> None:
 def test_a_file_imports_what_lies_beside_it(tmp_path: Path) -> None:
     (tmp_path / "beside_this_one.py").write_text("NUMBER = 3\n", encoding="utf-8")
     path = write(tmp_path, "one", tail="import beside_this_one\nassert beside_this_one.NUMBER == 3\n")
-    assert registry.load(str(path))[0].name == "one"
+    assert registry.load(str(path), probes)[0].name == "one"
 
 
 def test_an_imported_probe_is_not_the_files_own(tmp_path: Path) -> None:
     path = write(tmp_path, "one", tail="from yamori.probes.plist import tasks\n")
-    assert [probe.name for probe in registry.load(str(path))] == ["one"]
+    assert [probe.name for probe in registry.load(str(path), probes)] == ["one"]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, text: str, where: str, what: 
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     paths = list(sys.path)
     with pytest.raises(ProbeError) as caught:
-        registry.load(str(path))
+        registry.load(str(path), probes)
     assert str(caught.value).startswith(f"{path}{where}")
     assert what in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -96,7 +96,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, text: str, where: str, what: 
 
 def test_no_such_file_and_no_such_probe(tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match="no such file"):
-        registry.load(str(tmp_path / "none.py"))
+        registry.load(str(tmp_path / "none.py"), probes)
     with pytest.raises(ProbeError, match="no such file"):
         registry.find("./none.py:one", probes)
     with pytest.raises(ProbeError, match=r"there is no probe 'nothing'; there are .*plist"):
@@ -108,7 +108,7 @@ def test_built_in() -> None:
 
 
 def test_entry_points(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (own,) = registry.load(str(write(tmp_path, "one")))
+    (own,) = registry.load(str(write(tmp_path, "one")), probes)
     module = ModuleType("acme_probes")
     vars(module).update(one=own, number=3)
     monkeypatch.setitem(sys.modules, "acme_probes", module)

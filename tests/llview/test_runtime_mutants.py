@@ -34,7 +34,7 @@ from yamori.llview import c_backend, ir, objects, runtime
 from yamori.llview.c_backend import c_source
 from yamori.llview.faults import Code
 from yamori.llview.interpreter import Interpreter
-from yamori.llview.ir import BOOL, Local, Program
+from yamori.llview.ir import BOOL, U64, Local, Program
 from yamori.llview.machine import Engine, Machine, Outcome, SlotFill
 from yamori.llview.native import Native
 from yamori.llview.unit import Unit
@@ -83,7 +83,20 @@ def spinning() -> Program:
 
 
 SPINNING = spinning()
-UNIT = Unit("demo", (*LISTS.values(), *EVERYTHING.values(), ONE_LOAD, SPINNING), (WALKER,))
+WHERE = Program(
+    name="where",
+    kind="probe",
+    word_size=8,
+    file="demo.py",
+    parameters=[Local("address", U64)],
+    row=[ir.RowField("gpa", U64)],
+    locals={"gpa": U64},
+    body=[
+        ir.Translate(place=P, fault=ir.END, target=Local("gpa", U64), address=Local("address", U64)),
+        ir.Emit(place=P, values=[Local("gpa", U64)]),
+    ],
+)
+UNIT = Unit("demo", (*LISTS.values(), *EVERYTHING.values(), ONE_LOAD, SPINNING, WHERE), (WALKER,))
 
 
 class Run(NamedTuple):
@@ -123,6 +136,7 @@ def runs() -> tuple[Run, ...]:
     signed = slot(0, 4, signed=True)
     for address, root in ((last, BASE), (last, BASE + 8), (LOW, BASE), (LOW, BASE + 8), (LOW, 0), (LOW, 1 << 63)):
         found += [Run(ONE_LOAD, cut, [slot(0, 8)], (address, root)), Run(ONE_LOAD, cut, [signed], (address, root))]
+    found += [Run(WHERE, cut, [], (address,)) for address in (KERNEL[8] + PAGE + 77, LOW)]
     return (*found, Run(SPINNING, cut, [], ()))
 
 
@@ -165,12 +179,12 @@ INTERPRETERS = [
     ("if root == own and not first <= gva <= last:", "if root == own and gva > last:"),
     ("if root == own and not first <= gva <= last:", "if not first <= gva <= last:"),
     (
-        "            bases[entry] = translate(root, gva & ~inside)\n",
-        "            bases[entry] = translate(root, gva)\n",
+        "        bases[entry] = translate(root, gva & ~inside)\n",
+        "        bases[entry] = translate(root, gva)\n",
     ),
-    ("            tags[entry] = tag\n", ""),
-    ("            if tags[entry] != number:\n", "            if tags[entry] < 0:\n"),
-    ("            if tags[entry] != tag:\n", "            if tags[entry] < 0:\n"),
+    ("        tags[entry] = tag\n", ""),
+    ("        if tags[entry] != number:\n", "        if tags[entry] is None:\n"),
+    ("        if tags[entry] != tag:\n", "        if tags[entry] is None:\n"),
     ("tag = number | (root ^ own) << 64", "tag = number"),
     ('                record(("V", gva, size))\n', '                record(("V", gpa, size))\n'),
 ]
@@ -199,7 +213,8 @@ OMITTED = [
     ("    entry->first = first;\n", ""),
     ("    entry->gpa = gpa;\n", ""),
     ("at < c->window.size && size <= c->window.size - at", "at < c->window.size"),
-    ("entry->gpa + (gva - entry->first)", "entry->gpa"),
+    ("(c, entry->gpa + (gva - entry->first),", "(c, entry->gpa,"),
+    ("*gpa = entry->gpa + (gva - entry->first);", "*gpa = entry->gpa;"),
     ("uint64_t first = gva & c->page_number,", "uint64_t first = gva,"),
     ("    c->budget--;\n", ""),
     ("    c->faults++;\n", ""),

@@ -95,14 +95,17 @@ def _steps(guest: Guest) -> list[Step]:
 
 
 def _engine(guest: Guest) -> Step:
-    """Return what runs the probes: native code, or the interpreter and why."""
+    """Return what runs the probes, those of Yamori and those of a user: native code, or the interpreter and why."""
     from yamori.kernel.profile import Step  # noqa: PLC0415  as above
+    from yamori.llview import objects  # noqa: PLC0415
     from yamori.probes.plist import tasks  # noqa: PLC0415
     from yamori.probes.run import engine_of  # noqa: PLC0415
 
     started = time.perf_counter()
     native, why = engine_of(guest.kernel, tasks)
     found = f"native code ({why})" if native else f"the interpreter, which is slower: {why}"
+    if native and not objects.has_compiler(None):
+        found = f"{found}; your own: the interpreter, which is slower: there is no C compiler"
     return Step("probes run by", found, "", "stated", time.perf_counter() - started)
 
 

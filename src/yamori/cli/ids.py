@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -129,11 +130,16 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a probe of your own, or one that another package adds, and print its rows."""
+    from yamori.probes.run import engine_of  # noqa: PLC0415  `yamori --help` need not wait for it
+
     found = find_probe(probe)
     with compiling():
         arguments = given_for(found, argument or [])
         with output.opened(target, vmlinux, symbols, ram_base, cache=not no_cache) as guest:
             result = guest.run(found, arguments)
+            native, why = engine_of(guest.kernel, found)
+            if not native:
+                result = replace(result, notes=[*result.notes, f"the interpreter ran it, which is slower: {why}"])
             if as_json:
                 output.print_json(output.envelope(f"run {found.name}", guest, result))
             else:

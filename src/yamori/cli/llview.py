@@ -89,7 +89,9 @@ ProbeName = Annotated[
         show_default=False,
     ),
 ]
-ProbeFile = Annotated[str, typer.Argument(metavar="FILE", help="FILE or FILE:NAME. It is imported, which runs it.")]
+ProbeFile = Annotated[
+    str, typer.Argument(metavar="FILE", help="FILE, FILE:NAME, or a probe's name. A file is imported, which runs it.")
+]
 OptionalTarget = Annotated[
     str | None,
     typer.Argument(metavar="[TARGET]", help="A guest to run it on, see `yamori targets`.", show_default=False),
@@ -119,13 +121,14 @@ def check(file: ProbeFile, *, as_json: AsJson = False) -> None:
 
     A mistake is one message with its line, and exit code 2; with --json it is in "errors".
     """
+    from yamori import probes  # noqa: PLC0415
     from yamori.errors import YamoriError  # noqa: PLC0415  `yamori --help` need not wait for them
     from yamori.llview import registry  # noqa: PLC0415
     from yamori.llview.diagnostics import CompileError  # noqa: PLC0415
 
     rows: list[dict[str, Any]] = []
     try:
-        for probe in registry.load(file):
+        for probe in registry.load(file, probes):
             rows.append(_needs(probe))
             if not as_json:
                 _print_needs(rows[-1])
@@ -249,14 +252,15 @@ def build(
     One object each for guests of 32 and of 64 bits, in a folder named as the machine. There that folder belongs into
     ~/.cache/yamori/llview, where `yamori ids run` finds its files by their names.
     """
-    from yamori.llview import objects, registry  # noqa: PLC0415  `yamori --help` need not wait for them
+    from yamori import probes  # noqa: PLC0415  `yamori --help` need not wait for them
+    from yamori.llview import objects, registry  # noqa: PLC0415
     from yamori.llview.c_backend import c_source  # noqa: PLC0415
     from yamori.llview.unit import Unit  # noqa: PLC0415
     from yamori.translation.machine import walkers  # noqa: PLC0415
 
     out.mkdir(parents=True, exist_ok=True)
     with compiling():
-        for probe in registry.load(file):
+        for probe in registry.load(file, probes):
             for word_size in WORD_SIZES:
                 program = compiled(probe, word_size)[1]
                 text = c_source(Unit(program.name, (program,), walkers(word_size)))

@@ -172,8 +172,8 @@ def _compile(command: list[str]) -> None:
         raise BuildError(f"the C compiler refused: {first}", where=command[0])
 
 
-def has_compiler(target: Target) -> bool:
-    """Say whether the compiler for a machine is installed."""
+def has_compiler(target: Target | None) -> bool:
+    """Say whether the compiler for a machine is installed; ``None`` is this one."""
     try:
         return bool(_compiler(target))
     except BuildError:

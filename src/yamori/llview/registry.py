@@ -84,16 +84,14 @@ def in_file(path: Path) -> list[Probe]:
     return [_with_rows(probe, str(path)) for probe in probes]
 
 
-def load(name: str) -> list[Probe]:
-    """Return the probes of ``FILE``, or the one of ``FILE:NAME``.
+def load(name: str, builtin: ModuleType) -> list[Probe]:
+    """Return all probes of ``FILE``, or the one that ``find`` returns.
 
     Raises:
-        ProbeError: As ``in_file``, or there is none of this name.
+        ProbeError: As ``in_file`` and ``find``.
     """
     file, wanted = _split(name)
-    path = file or Path(name)
-    probes = in_file(path)
-    return [_choose(probes, path, wanted)] if wanted else probes
+    return in_file(file) if file is not None and not wanted else [find(name, builtin)]
 
 
 def _split(name: str) -> tuple[Path | None, str]:

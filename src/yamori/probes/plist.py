@@ -191,7 +191,7 @@ def has_ids(task: task_struct) -> bool:
 @helper
 def has_start(task: task_struct) -> bool:
     """Say whether it is known where the time of the start lies."""
-    return exists(task.start_boottime) or exists(task.real_start_time)
+    return exists(task.start_boottime) or exists(task.real_start_time) or exists(task.real_start_sec)
 
 
 @helper

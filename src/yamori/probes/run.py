@@ -140,9 +140,9 @@ def fault_text(fault: FaultRecord, program: Program, machine: Machine) -> str:
         case Code.PROGRAM:
             return f"{program.messages[fault.message]}: {value:#x}"
         case Code.BUDGET:
-            return "too much has been read already"
+            return f"given up after {BUDGET:,} rounds of loops: there is too much to read, or no end of it"
         case Code.ROWS:
-            return "there are too many rows"
+            return "given up: there are more rows than a run may give"
         case _:
             return f"the host no longer gives {value} bytes at GPA {where:#x}"
 
