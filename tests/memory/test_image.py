@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import itertools
 import os
 import struct
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from yamori.address import GPA
 from yamori.errors import TargetError
 from yamori.hypervisors.vm import RamSegment
-from yamori.memory import image
+from yamori.memory import formats, image
 from yamori.memory.host import HostMemory
 
 GIB = 1 << 30
@@ -95,7 +96,7 @@ def test_a_core_that_contradicts_itself(tmp_path: Path) -> None:
 
 def test_a_truncated_core_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "core", core([(0x1000, 0x1000, 0x1000), (0x4000, 0x8000, 0xC000)]))
-    with pytest.raises(TargetError, match=r"16384 of 36864 bytes of guest memory are not in the file.*truncated"):
+    with pytest.raises(TargetError, match=r"16384 of 36864 bytes of guest memory are not in the file.*cut short"):
         image.attach(path)
 
 
@@ -160,7 +161,12 @@ def test_any_core_gives_a_sound_layout_or_one_error(
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.binary(min_size=1, max_size=300), st.sampled_from([b"", b"\x7fELF", b"\x7fELF\x01\x01", b"\x7fELF\x02\x01"]))
+@given(
+    st.binary(min_size=1, max_size=300),
+    st.sampled_from(
+        [b"", b"\x7fELF\x01\x01", b"\x7fELF\x02\x01", *(m for kind in formats.known() for m in kind.MAGICS)]
+    ),
+)
 def test_any_file_is_survived(tmp_path: Path, data: bytes, magic: bytes) -> None:
     path = tmp_path / "any"
     path.write_bytes(magic + data)
@@ -169,6 +175,27 @@ def test_any_file_is_survived(tmp_path: Path, data: bytes, magic: bytes) -> None
     except TargetError:
         return
     assert all(s.offset + s.size <= len(magic + data) for layout in vm.layouts for s in layout)
+
+
+def test_no_two_formats_begin_alike() -> None:
+    magics = [magic for kind in formats.known() for magic in kind.MAGICS]
+    assert len(magics) > 10
+    for one, other in itertools.permutations(magics, 2):
+        assert not one.startswith(other)
+    # Nor does what is refused by name hide behind one that is read.
+    assert not [magic for magic in image._FOREIGN if magic.startswith(tuple(magics))]
+
+
+def test_files_are_closed(tmp_path: Path) -> None:
+    path = write(tmp_path / "core", core([(0x1000, 0x1000, 0x1000)]))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    vm = image.attach(path)
+    HostMemory(vm.layouts[0]).close()
+    (tmp_path / "packed").write_bytes(gzip.compress(Path(path).read_bytes()))
+    vm = image.attach(str(tmp_path / "packed"))
+    HostMemory(vm.layouts[0]).close()
+    del vm
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_raw_images(tmp_path: Path) -> None:
@@ -201,12 +228,13 @@ def test_sparse_and_large_raw_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        (b"KDUMP   \x06", "a compressed kdump, which Yamori does not read"),
-        (b"EMiL\x01\0\0\0", "a LiME image.*format=raw"),
+        (b"DISKDUMP", "a diskdump, which Yamori does not read; .*reads raw images, ELF cores, kdumps, LiME and AVML"),
+        (b"Salted__", "encrypted with openssl.*decrypt it first"),
+        (b"LUKS\xba\xbe", "encrypted with LUKS"),
         (b"PAGEDU64", "Windows crash dump"),
         (b"LibvirtQemudSave", "libvirt save file.*virsh dump --memory-only"),
         (b"QFI\xfb", "qcow2"),
-        (b"\x1f\x8b\x08", "packed with gzip.*unpack"),
+        (b"\x04\x22\x4d\x18", "packed with lz4.*unpack"),
     ],
 )
 def test_other_formats_are_refused_by_name(tmp_path: Path, head: bytes, message: str) -> None:

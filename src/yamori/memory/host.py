@@ -7,13 +7,13 @@ a read of a mapped hole makes the host allocate it, a positioned read does not.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import mmap
 import os
 import select
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Self
 
 from yamori.address import GPA
@@ -21,6 +21,7 @@ from yamori.errors import MemoryFault, TargetError
 from yamori.hypervisors.process import Mapping, mappings
 from yamori.hypervisors.vm import Layout, RamSegment, SegmentKind
 from yamori.memory.physical import HostExtent, Region
+from yamori.memory.source import Missing, PackedSegment, file_data
 
 _PAGE = mmap.PAGESIZE
 _GAP = 16 * _PAGE
@@ -61,9 +62,11 @@ def open_readonly(path: str) -> int:
 class _Span:
     """An open segment."""
 
-    __slots__ = ("end", "fd", "gpa", "segment", "shift", "window")
+    __slots__ = ("end", "fd", "gpa", "packed", "pread", "segment", "shift", "window")
 
     def __init__(self, segment: RamSegment, fd: int) -> None:
+        self.packed = segment if isinstance(segment, PackedSegment) else None
+        self.pread: Callable[[int, int], bytes] = self.packed.source.read if self.packed else partial(os.pread, fd)
         self.segment = segment
         self.gpa = segment.gpa
         self.end = segment.gpa + segment.size
@@ -91,6 +94,9 @@ class HostMemory:
             if pid is not None:
                 self._process = _watch(pid)
             for segment in layout:
+                if isinstance(segment, PackedSegment):
+                    self._spans.append(_Span(segment, -1))
+                    continue
                 if segment.path not in self._files:
                     self._files[segment.path] = open_readonly(segment.path)
                 fd = self._files[segment.path]
@@ -156,9 +162,11 @@ class HostMemory:
             data = span.window[at : at + size]
         else:
             try:
-                data = os.pread(span.fd, size, at)
+                data = span.pread(size, at)
             except (OSError, OverflowError):
                 data = None
+            except Missing as missing:
+                raise MemoryFault(gpa, size, missing.message) from None
         if data is not None and len(data) == size:
             return data
         return self._rest(span, gpa, size, data)
@@ -166,12 +174,18 @@ class HostMemory:
     def populated(self) -> Iterator[Region]:
         """Yield the parts of the regions that may hold something other than zeros, in ascending order.
 
-        Holes below 64 KiB are included.
+        Holes below 64 KiB are included, but for those of a packed image: what it left out cannot be read.
         """
-        yield from _joined((region for span in self._spans for region in _joined(_extents(span), gap=_GAP)), gap=0)
+        parts = (_joined(_extents(span), gap=0 if span.packed else _GAP) for span in self._spans)
+        yield from _joined((region for part in parts for region in part), gap=0)
 
-    def extents(self) -> tuple[HostExtent, ...]:
-        """Say where the host keeps the guest's RAM, for native code; files are open until ``close``."""
+    def extents(self) -> tuple[HostExtent, ...] | None:
+        """Say where the host keeps the guest's RAM, for native code; files are open until ``close``.
+
+        ``None`` for a packed image, which only ``read`` can unpack.
+        """
+        if any(span.packed for span in self._spans):
+            return None
         return tuple(
             HostExtent(
                 gpa=span.gpa,
@@ -200,8 +214,7 @@ class HostMemory:
 
     def _outside(self, gpa: int, size: int) -> MemoryFault:
         end = self.regions[-1].end if self.regions else 0
-        # An ELF core starts with its headers and says itself where its memory lies; only a raw image starts with RAM.
-        raw = self._spans and self._spans[0].segment.kind == "image" and not self._spans[0].segment.offset
+        raw = bool(self._spans) and _is_raw(self._spans[0])
         if not raw or gpa + size <= end:
             return MemoryFault(gpa, size)
         why = "was it cut short, or is its RAM base wrong (--ram-base)?"
@@ -217,6 +230,11 @@ class HostMemory:
         if data is None and kind == "process":
             raise MemoryFault(gpa, size, "no longer given by the host")
         raise TargetError("the host can no longer read it" if data is None else _CUT_SHORT[kind], where=where)
+
+
+def _is_raw(span: _Span) -> bool:
+    """Say whether memory is a bare image of RAM: others begin with headers that say where their memory lies."""
+    return span.packed.raw if span.packed else span.segment.kind == "image" and not span.segment.offset
 
 
 def _watch(pid: int) -> int:
@@ -285,25 +303,15 @@ def _joined(regions: Iterable[Region], gap: int) -> Iterator[Region]:
 
 
 def _extents(span: _Span) -> Iterator[Region]:
-    found = _process_extents(span.segment) if span.segment.kind == "process" else _file_extents(span)
+    start, limit = span.segment.offset, span.segment.offset + span.segment.size
+    if span.segment.kind == "process":
+        found = _process_extents(span.segment)
+    elif span.packed:
+        found = span.packed.source.data(start, limit)
+    else:
+        found = file_data(span.fd, start, limit)
     for start, end in found:
         yield Region(start - span.shift, end - start)
-
-
-def _file_extents(span: _Span) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of the file's data within a segment. Data ends where the next hole begins."""
-    start, limit = span.segment.offset, span.segment.offset + span.segment.size
-    while start < limit:
-        try:
-            start = os.lseek(span.fd, start, os.SEEK_DATA)
-            end = min(os.lseek(span.fd, start, os.SEEK_HOLE), limit)
-        except OSError as error:
-            if error.errno != errno.ENXIO:  # no hole up to the end, but a file that cannot tell
-                yield start, limit
-            return
-        if start < end:
-            yield start, end
-        start = max(end, start + 1)
 
 
 def _process_extents(segment: RamSegment) -> Iterator[tuple[int, int]]:
