@@ -1,7 +1,7 @@
 """First attach to an unknown guest, on every device, and the start of a process to its first row.
 
-Every figure is the median of several fresh processes. The first attach uses no cache of what was learnt of a kernel; the
-start of a process to the first row of a *known* kernel does.
+Every figure is the median of several fresh processes. The first attach uses no cache of what was learnt of a kernel;
+the start of a process to the first row of a *known* kernel does.
 """
 
 from __future__ import annotations
