@@ -11,10 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from yamori.address import GPA
-from yamori.errors import TargetError
+from yamori.errors import MemoryFault, TargetError
 from yamori.hypervisors.vm import RamSegment
 from yamori.memory import formats, image
 from yamori.memory.host import HostMemory
+from yamori.memory.physical import Region
+from yamori.memory.source import PackedSegment
 
 GIB = 1 << 30
 
@@ -27,8 +29,12 @@ def core(
     kind: int = 4,
     extended: bool = False,
     count: int | None = None,
+    more: int = 0,
 ) -> bytes:
-    """An ELF core's headers, by the book: (GPA, size, file offset) of each segment."""
+    """An ELF core's headers, by the book: (GPA, size, file offset) of each segment.
+
+    ``more`` is what segments have in memory beyond what they have in the file.
+    """
     number = len(loads) if count is None else count
     phnum = 0xFFFF if extended else number
     ident = b"\x7fELF" + bytes([bits // 32, 1 if order == "<" else 2, 1]) + bytes(9)
@@ -37,13 +43,13 @@ def core(
         phoff = head + len(section)
         fields = (kind, 183, 1, 0, phoff, head, 0, 64, 56, phnum, 64, 1, 0)
         header = struct.pack(order + "HHIQQQIHHHHHH", *fields)
-        program = [struct.pack(order + "IIQQQQQQ", 1, 7, o, 0, gpa, size, size, 0) for gpa, size, o in loads]
+        program = [struct.pack(order + "IIQQQQQQ", 1, 7, o, 0, gpa, size, size + more, 0) for gpa, size, o in loads]
     else:
         head, section = 52, struct.pack(order + "IIIIIIIIII", 0, 0, 0, 0, 0, 1, 0, number, 0, 0)
         phoff = head + len(section)
         fields = (kind, 40, 1, 0, phoff, head, 0, 52, 32, phnum, 40, 1, 0)
         header = struct.pack(order + "HHIIIIIHHHHHH", *fields)
-        program = [struct.pack(order + "IIIIIIII", 1, o, 0, gpa, size, size, 7, 0) for gpa, size, o in loads]
+        program = [struct.pack(order + "IIIIIIII", 1, o, 0, gpa, size, size + more, 7, 0) for gpa, size, o in loads]
     note = struct.pack(order + ("IIQQQQQQ" if bits == 64 else "IIIIIIII"), 4, 0, 0, 0, 0, 0, 0, 0)
     return ident + header + section + b"".join(program) + note
 
@@ -85,6 +91,35 @@ def test_a_core_that_describes_bytes_twice(tmp_path: Path) -> None:
     vm = image.attach(write(tmp_path / "core", core(loads)))
     assert [(s.gpa, s.size, s.offset) for s in vm.layouts[0]] == [(0x1000, 0x1800, 0x1000)]
     assert len(vm.notes) == 1
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_what_makedumpfile_excluded_from_a_core(tmp_path: Path, bits: int) -> None:
+    loads = [(0x1000, 0x1000, 0x1000), (0x4000, 0x1000, 0x2000), (0x20000, 0, 0)]
+    path = write(
+        tmp_path / "core", core(loads, bits=bits, more=0x3000), (0x1000, b"a" * 0x1000), (0x2000, b"b" * 0x1000)
+    )
+    vm = image.attach(path)
+    assert vm.notes[-1] == f"{0x8000} bytes are excluded from the dump"
+    with HostMemory(vm.layouts[0]) as memory:
+        assert memory.regions == (Region(0x1000, 0x7000), Region(0x20000, 0x3000))
+        assert memory.read(GPA(0x1FFF), 1) + memory.read(GPA(0x4000), 1) == b"ab"
+        for gpa in (0x2000, 0x3FFF, 0x5000, 0x7FFC, 0x20000):
+            with pytest.raises(MemoryFault, match="excluded from the dump"):
+                memory.read(GPA(gpa), 1)
+        for gpa, size in ((0x1FFF, 2), (0x3FFF, 2), (0x1000, 0x7000)):
+            with pytest.raises(MemoryFault):
+                memory.read(GPA(gpa), size)
+        with pytest.raises(MemoryFault, match="outside the guest's RAM"):
+            memory.read(GPA(0x8000), 1)
+        assert list(memory.populated()) == [Region(0x1000, 0x1000), Region(0x4000, 0x1000)]
+        assert memory.extents() is None
+
+
+@pytest.mark.parametrize("more", [1 << 43, (1 << 64) - 0x3000])
+def test_sizes_in_memory_that_mean_nothing(tmp_path: Path, more: int) -> None:
+    vm = image.attach(write(tmp_path / "core", core([(0x1000, 0x1000, 0x1000)], more=more)))
+    assert len(vm.layouts[0]) == 1
 
 
 def test_a_core_that_contradicts_itself(tmp_path: Path) -> None:
@@ -138,11 +173,15 @@ def test_a_core_cut_off_within_its_headers(tmp_path: Path, length: int) -> None:
         max_size=8,
     ),
     damage=st.lists(st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=8)), max_size=3),
+    more=st.sampled_from([0, 0, 1, 0x800, 0x3000]),
 )
 def test_any_core_gives_a_sound_layout_or_one_error(
-    tmp_path: Path, loads: list[tuple[int, int, int]], damage: list[tuple[int, bytes]]
+    tmp_path: Path, loads: list[tuple[int, int, int]], damage: list[tuple[int, bytes]], more: int
 ) -> None:
-    path = write(tmp_path / "core", core(loads), *((at, data) for at, data in damage if at >= 4), size=0x8000)
+    loads = [(gpa, min(size, (1 << 64) - 1 - more), offset) for gpa, size, offset in loads]
+    path = write(
+        tmp_path / "core", core(loads, more=more), *((at, data) for at, data in damage if at >= 4), size=0x8000
+    )
     try:
         (layout,) = image.attach(path).layouts
     except TargetError:
@@ -150,13 +189,14 @@ def test_any_core_gives_a_sound_layout_or_one_error(
     assert layout
     for one, other in itertools.pairwise(layout):
         assert one.gpa + one.size <= other.gpa
-    for segment in layout:
+    kept = [segment for segment in layout if not isinstance(segment, PackedSegment)]
+    for segment in kept:
         assert 0 < segment.size <= 0x8000 - segment.offset
     with HostMemory(layout) as memory:
-        for region in memory.regions:
-            assert len(memory.read(GPA(region.gpa), region.size)) == region.size
+        for segment in kept:
+            assert len(memory.read(GPA(segment.gpa), segment.size)) == segment.size
         if not damage:  # every byte is where the first segment that names it says
-            for segment in layout:
+            for segment in kept:
                 assert any(g <= segment.gpa < g + s and segment.gpa - g == segment.offset - o for g, s, o in loads)
 
 
@@ -174,7 +214,8 @@ def test_any_file_is_survived(tmp_path: Path, data: bytes, magic: bytes) -> None
         vm = image.attach(str(path))
     except TargetError:
         return
-    assert all(s.offset + s.size <= len(magic + data) for layout in vm.layouts for s in layout)
+    for segment in itertools.chain(*vm.layouts):
+        assert isinstance(segment, PackedSegment) or segment.offset + segment.size <= len(magic + data)
 
 
 def test_no_two_formats_begin_alike() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import random
 import resource
 import sys
@@ -134,6 +135,13 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         TargetError, match=r"no room to unpack it in .*nowhere: .*; unpack it yourself, or let \$TMPDIR"
     ):
+        opened(tmp_path / "ram", gzip.compress(RAM))
+
+
+def test_a_disk_that_becomes_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system then writes less than it was asked to, and only the next call fails."""
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: len(data) - 1)
+    with pytest.raises(TargetError, match=r"no room to unpack it in .*: No space left on device"):
         opened(tmp_path / "ram", gzip.compress(RAM))
 
 

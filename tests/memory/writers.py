@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
@@ -23,7 +24,8 @@ def pack(method: str, data: bytes) -> bytes:
     if method == "snappy":
         return bytes(pytest.importorskip("cramjam").snappy.compress_raw(data))
     if method == "zstd":
-        return bytes(zstd().compress(data, 1))
+        packer = zstd_packer()
+        return bytes(packer.compress(data, packer.FLUSH_FRAME))
     return data
 
 
@@ -34,6 +36,12 @@ def zstd() -> Any:
     except ImportError:
         return pytest.importorskip("backports.zstd")
     return module
+
+
+@cache
+def zstd_packer() -> Any:
+    """One for all pages: to make one takes longer than to pack a page."""
+    return zstd().ZstdCompressor(1)
 
 
 @dataclass

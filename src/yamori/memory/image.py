@@ -9,7 +9,7 @@ from yamori.errors import TargetError
 from yamori.hypervisors.vm import Layout, RamSegment, VirtualMachine
 from yamori.memory import formats
 from yamori.memory.host import open_readonly
-from yamori.memory.source import Contents, File, PackedSegment, Piece, Source
+from yamori.memory.source import Contents, File, LeftOut, PackedSegment, Piece, Source
 
 SCHEME = "file"
 _GIB = 1 << 30
@@ -61,7 +61,9 @@ def attach(path: str, *, ram_base: int | None = None) -> VirtualMachine:
         if ram_base is not None:
             hint = "leave the RAM base out"
             raise TargetError("this image says itself where its memory lies", where=path, hint=hint)
-        layouts: tuple[Layout, ...] = (tuple(_segment(path, piece, packed) for piece in found.pieces),)
+        segments = [_segment(path, piece, packed) for piece in found.pieces]
+        segments += [_segment(path, piece, LeftOut(piece.size)) for piece in found.left_out]
+        layouts: tuple[Layout, ...] = (tuple(sorted(segments, key=lambda segment: segment.gpa)),)
         machine, notes = found.machine, (*notes, *found.notes)
     else:
         pieces = _raw_layouts(found.source.size, ram_base)

@@ -117,12 +117,33 @@ class Contents(NamedTuple):
         source: What its memory is read from.
         pieces: Its memory, in ascending order of GPA, not overlapping.
         notes: What is worth saying of it, one short sentence each.
+        left_out: RAM that the image tells of, but does not hold; not overlapping the pieces.
     """
 
     machine: str
     source: Source
     pieces: tuple[Piece, ...]
     notes: tuple[str, ...]
+    left_out: tuple[Piece, ...] = ()
+
+
+class LeftOut:
+    """RAM that was excluded from a dump; a ``Source`` that gives nothing.
+
+    Args:
+        size: Bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def read(self, size: int, offset: int) -> bytes:  # noqa: ARG002  as a source has it
+        """Raise ``Missing``."""
+        raise Missing("excluded from the dump")
+
+    def data(self, start: int, end: int) -> Iterator[tuple[int, int]]:  # noqa: ARG002  as a source has it
+        """Yield nothing."""
+        return iter(())
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 The format is that of elf(5): a ``PT_LOAD`` segment says which bytes of the file (``p_offset``, ``p_filesz``) lie at
 which GPA (``p_paddr``). QEMU's writer is ``dump/dump.c`` in its source tree; with ``paging`` on it describes the same
-bytes several times, once for each virtual address. Every number in the file is somebody else's and is checked.
+bytes several times, once for each virtual address. ``makedumpfile -E`` leaves out the end of a segment, so that
+``p_memsz`` is larger than ``p_filesz`` (``write_elf_pages_cyclic`` in its ``makedumpfile.c``). Every number in the file
+is somebody else's and is checked.
 """
 
 from __future__ import annotations
@@ -12,13 +14,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from yamori.errors import TargetError
-from yamori.memory.source import Contents, Piece, Source, read_exactly, settled, whole
+from yamori.memory.source import ADDRESS_LIMIT, Contents, Piece, Source, read_exactly, settled, whole
 
 MAGICS = (b"\x7fELF",)
 _ET_CORE = 4
 _PT_LOAD = 1
 _PN_XNUM = 0xFFFF
 _MOST_HEADERS = 1 << 18
+_MOST_LEFT_OUT = 1 << 42
+"""Bytes; a dump that leaves out more has numbers that mean something else."""
+_NOWHERE = frozenset({(1 << 32) - 1, (1 << 64) - 1})
 
 _TYPES = {1: "a relocatable file", 2: "a program", 3: "a program or library"}
 _MACHINES = {3: "i386", 40: "Arm", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 8: "MIPS", 20: "PowerPC", 22: "S390"}
@@ -28,13 +33,13 @@ class _Layout(NamedTuple):
     """The structures of one class and byte order: after ``e_ident``, and with the fields that are needed in order."""
 
     header: struct.Struct  # e_type e_machine e_phoff e_shoff e_phentsize e_phnum
-    program: struct.Struct  # p_type p_offset p_vaddr p_paddr p_filesz
+    program: struct.Struct  # p_type p_offset p_paddr p_filesz p_memsz
     section_info: int  # where sh_info lies in a section header
 
 
 _LAYOUTS = {
-    1: ("HH8xII6xHH6x", "IIIII12x", 28),
-    2: ("HH12xQQ6xHH6x", "I4xQQQQ16x", 44),
+    1: ("HH8xII6xHH6x", "II4xIII8x", 28),
+    2: ("HH12xQQ6xHH6x", "I4xQ8xQQQ8x", 44),
 }
 
 
@@ -58,12 +63,16 @@ def parse(source: Source, where: str) -> Contents:
     if phnum > _MOST_HEADERS:
         raise TargetError(f"its ELF header tells of {phnum} segments", where=where, hint="it is malformed")
     table = read_exactly(source, phnum * phentsize, phoff, where)
-    pieces = list(_pieces(layout, table))
+    pieces = [Piece(paddr, filesz, offset) for paddr, filesz, _, offset in _loads(layout, table) if filesz]
     _judge(pieces, where)
     notes: list[str] = []
     kept = settled(whole(pieces, source.size, where), notes)
     notes.insert(0, f"ELF core of {sum(piece.size for piece in kept)} bytes of memory in {len(kept)} segments")
-    return Contents(f"ELF core ({_MACHINES.get(machine, f'machine {machine}')})", source, kept, tuple(notes))
+    left_out = tuple(_left_out(layout, table, kept))
+    if left_out:
+        notes.append(f"{sum(piece.size for piece in left_out)} bytes are excluded from the dump")
+    name = _MACHINES.get(machine, f"machine {machine}")
+    return Contents(f"ELF core ({name})", source, kept, tuple(notes), left_out)
 
 
 def _layout(ident: bytes, where: str) -> _Layout:
@@ -74,11 +83,29 @@ def _layout(ident: bytes, where: str) -> _Layout:
     return _Layout(struct.Struct(sign + header), struct.Struct(sign + program), section_info)
 
 
-def _pieces(layout: _Layout, table: bytes) -> Iterator[Piece]:
-    for kind, offset, _, paddr, filesz in layout.program.iter_unpack(table):
+def _loads(layout: _Layout, table: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield p_paddr, p_filesz, p_memsz and p_offset of each segment of memory."""
+    for kind, offset, paddr, filesz, memsz in layout.program.iter_unpack(table):
         # QEMU writes an offset of all ones and no bytes where a virtual mapping leads to nothing in RAM.
-        if kind == _PT_LOAD and filesz:
-            yield Piece(paddr, filesz, offset)
+        if kind == _PT_LOAD and (filesz or offset not in _NOWHERE):
+            yield paddr, filesz, memsz, offset
+
+
+def _left_out(layout: _Layout, table: bytes, kept: tuple[Piece, ...]) -> Iterator[Piece]:
+    """Yield what segments have in memory but not in the file, and no other segment has."""
+    ends = sorted((paddr + filesz, paddr + memsz) for paddr, filesz, memsz, _ in _loads(layout, table))
+    at = number = 0
+    for start, end in ends:
+        at = max(at, start)
+        if end - start > _MOST_LEFT_OUT or end > ADDRESS_LIMIT:
+            continue
+        while at < end:
+            while number < len(kept) and kept[number].end <= at:
+                number += 1
+            until = min(kept[number].gpa, end) if number < len(kept) else end
+            if at < until:
+                yield Piece(at, until - at, 0)
+            at = until if at < until else kept[number].end
 
 
 def _judge(pieces: list[Piece], where: str) -> None:

@@ -34,8 +34,8 @@ _BLOCKS = frozenset(1 << bits for bits in range(12, 19))
 _SUB_SIZE = 104
 _MOST_SUB_BLOCKS = 1 << 10
 _MOST_PAGES = 1 << 32
-_MOST_PIECES = 1 << 12
-"""A guest has a few; what has more is one piece with holes that say so when they are read."""
+_MOST_PIECES = 1 << 10
+"""A guest has a few, a large machine a hundred."""
 _CACHED = 4 << 20
 
 _METHODS = {0x1: "zlib", 0x2: "lzo", 0x4: "snappy", 0x20: "zstd"}  # DUMP_DH_COMPRESSED_*
@@ -72,9 +72,11 @@ def parse(source: Source, where: str) -> Contents:
     if not pieces:
         raise TargetError("this kdump holds no memory", where=where, hint="it is malformed")
     total, dumped = dump.ram.count * head.block, dump.dumped.count * head.block
-    notes = [
-        f"kdump of {total} bytes of memory in {len(pieces)} segments, of Linux {head.release or '(it does not say)'}"
-    ]
+    release = head.release or "(it does not say)"
+    notes = [f"kdump of {total} bytes of memory in {len(pieces)} segments, of Linux {release}"]
+    if len(pieces) > _MOST_PIECES:
+        pieces = pieces[:-1]
+        notes.append(f"its RAM is in tatters: what lies behind GPA {pieces[-1].end:#x} is left out")
     if dumped < total:
         lost = "zeros" if head.level == _ZERO_PAGES else "excluded from the dump"
         notes.append(f"{total - dumped} bytes are {lost} (dump level {head.level})")
@@ -238,7 +240,6 @@ def _checked(head: _Header, source: Source, where: str) -> _Header:
 
 
 def _pieces(dump: Dump, head: _Header) -> tuple[Piece, ...]:
-    runs = list(islice(dump.ram.runs(0, head.pages), _MOST_PIECES + 1))
-    if len(runs) > _MOST_PIECES:
-        runs = [(runs[0][0], head.pages)]
+    """Return the RAM as far as it has a bounded number of pieces, and one more where it has more."""
+    runs = islice(dump.ram.runs(0, head.pages), _MOST_PIECES + 1)
     return tuple(Piece(gpa := (head.base + low) * head.block, (high - low) * head.block, gpa) for low, high in runs)

@@ -8,6 +8,7 @@ file-hierarchy(7) has for large files: /tmp may be memory.
 from __future__ import annotations
 
 import bz2
+import errno
 import lzma
 import os
 import tempfile
@@ -160,7 +161,7 @@ def _spooled(blocks: Iterator[bytes], where: str) -> Source:
             fd = file.fileno()
             for block in blocks:
                 if block.strip(b"\0"):
-                    os.pwrite(fd, block, size)
+                    _write(fd, block, size)
                 size += len(block)
                 if size > _MOST:
                     raise TargetError(
@@ -171,3 +172,9 @@ def _spooled(blocks: Iterator[bytes], where: str) -> Source:
     except OSError as error:
         hint = "unpack it yourself, or let $TMPDIR name a directory with room"
         raise TargetError(f"no room to unpack it in {directory}: {error.strerror}", where=where, hint=hint) from None
+
+
+def _write(fd: int, block: bytes, at: int) -> None:
+    """Write all of a block. The system writes a part of it where the disk becomes full within it."""
+    if os.pwrite(fd, block, at) != len(block):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
