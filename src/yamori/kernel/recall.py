@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 
 from yamori.address import GVA
-from yamori.errors import Fault, YamoriError
+from yamori.errors import Fault, MemoryFault, YamoriError
 from yamori.kernel import init_task as first_task
 from yamori.kernel.discovery import MOST_LOOKED_AT, NEEDLES, Discovery
 from yamori.kernel.given import Given
@@ -161,8 +161,12 @@ def _places(memory: PhysicalMemory, comm: int) -> Iterator[int]:
     page, at = comm % STEP // PAGE * PAGE, comm % PAGE
     for region in memory.regions:
         for gpa in range(region.gpa + (page - region.gpa) % STEP, region.end, STEP):
-            # A read of one page may go through a mapping, and make the host allocate what the guest never touched.
-            if read_some(memory, gpa, 2 * PAGE)[at : at + first_task.COMM_LENGTH] in first_task.COMMS:
+            try:
+                # A read of one page may go through a mapping, and make the host allocate what the guest never touched.
+                found = read_some(memory, gpa, 2 * PAGE)[at : at + first_task.COMM_LENGTH]
+            except MemoryFault:  # an image may leave pages out, but not those of a kernel
+                continue
+            if found in first_task.COMMS:
                 yield gpa + at
 
 
