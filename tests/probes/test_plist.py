@@ -374,6 +374,10 @@ def test_old_kernels_show_thread_group_and_timespec() -> None:
     result = listed(with_types(kernel, types))
     assert result.complete, result.reasons
     assert shown(result) == [row._replace(start=int(row.start) + 0.25) for row in guest.rows(threads=True)]
+    del types.members["task_struct", "real_start_time.tv_nsec"]  # then the time is not known, and the rest is
+    result = listed(with_types(kernel, types))
+    assert [row.start_time for row in result] == [None] * len(guest.rows(threads=True))
+    assert result.reasons == ["start time cannot be shown: `yamori doctor` tells what is not known; give --vmlinux"]
 
 
 def test_layout_that_is_not_known_is_one_sentence() -> None:

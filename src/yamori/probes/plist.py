@@ -191,7 +191,8 @@ def has_ids(task: task_struct) -> bool:
 @helper
 def has_start(task: task_struct) -> bool:
     """Say whether it is known where the time of the start lies."""
-    return exists(task.start_boottime) or exists(task.real_start_time) or exists(task.real_start_sec)
+    timespec = exists(task.real_start_sec) and exists(task.real_start_nsec)
+    return exists(task.start_boottime) or exists(task.real_start_time) or timespec
 
 
 @helper
