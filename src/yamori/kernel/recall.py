@@ -43,6 +43,9 @@ PAGE = 4096
 MOST_LINKS = 256
 """Entries of the list of tasks that are looked at, from ``init_task`` on."""
 
+MOST_RAM = 1 << 40
+"""Bytes of RAM in which other boots are looked for, in a second: the headers of an image may tell of any number."""
+
 SEARCHED = "search of"
 """How the source of a root begins that nothing names."""
 
@@ -152,6 +155,8 @@ def _is_elsewhere(memory: PhysicalMemory, init: InitTask) -> bool:
 
     Both have ``init_task`` at the same distance from a multiple of ``STEP``.
     """
+    if sum(region.size for region in memory.regions) > MOST_RAM:
+        return True  # nobody has looked
     hits = [gpa for gpa in _places(memory, init.comm) if gpa != init.comm]
     return bool(first_task.candidates(memory, hits))
 
