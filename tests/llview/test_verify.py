@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
@@ -197,13 +197,12 @@ SPOILED: list[tuple[type[Statement], Callable[[Spot, Program], None], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "spoil", "message"), SPOILED)
-def test_spoiled_program_is_refused(
-    kind: type[Statement], spoil: Callable[[Spot, Program], None], message: str
+def refuses(
+    programs: Sequence[Program], kind: type[Statement], spoil: Callable[[Spot, Program], None], message: str
 ) -> None:
-    """Places where such a statement stands are spoiled, one at a time."""
+    """Spoil the places where such a statement stands, one at a time."""
     count = 0
-    for sound in SOUND:
+    for sound in programs:
         for number in some(len(list(spots(sound.body, kind)))):
             program = copy.deepcopy(sound)
             spoil(list(spots(program.body, kind))[number], program)
@@ -211,6 +210,13 @@ def test_spoiled_program_is_refused(
                 verify(program)
             count += 1
     assert count
+
+
+@pytest.mark.parametrize(("kind", "spoil", "message"), SPOILED)
+def test_spoiled_program_is_refused(
+    kind: type[Statement], spoil: Callable[[Spot, Program], None], message: str
+) -> None:
+    refuses(SOUND, kind, spoil, message)
 
 
 def test_absent_field_that_must_be_there_is_refused() -> None:
@@ -324,15 +330,7 @@ SPOILED_WALKERS: list[tuple[type[Statement], Callable[[Spot, Program], None], st
 
 @pytest.mark.parametrize(("kind", "spoil", "message"), SPOILED_WALKERS)
 def test_spoiled_walker_is_refused(kind: type[Statement], spoil: Callable[[Spot, Program], None], message: str) -> None:
-    count = 0
-    for sound in WALKERS:
-        for number in some(len(list(spots(sound.body, kind)))):
-            program = copy.deepcopy(sound)
-            spoil(list(spots(program.body, kind))[number], program)
-            with pytest.raises(VerifyError, match=message):
-                verify(program)
-            count += 1
-    assert count
+    refuses(WALKERS, kind, spoil, message)
 
 
 @pytest.mark.parametrize(
