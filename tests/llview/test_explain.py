@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import inspect
 import types
 from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
 from yamori.llview import flow, ir
 from yamori.llview.explain import Function, Load, explain, walks
@@ -201,8 +201,8 @@ def test_every_kind_of_statement_can_be_printed() -> None:
     for kind in kinds:
         values = {
             field.name: made.get(field.name, ir.Local("x", ir.U64))
-            for field in dataclasses.fields(kind)
-            if field.default is dataclasses.MISSING or field.name == "slot"
+            for field in structs.fields(kind)
+            if field.required or field.name == "slot"
         }
         values["place"] = Place("x", 1)
         printed = line(program, kind(**values))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from linecache import getline
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ def mutants(program: Program) -> Iterator[tuple[str, str, Program]]:
     for statement in flow.walk(program.body):
         if isinstance(statement, ir.Raise):
             continue  # its only number is the one that the message shows
-        for name in (field.name for field in fields(statement)):
+        for name in statement.__struct_fields__:
             original = getattr(statement, name)
             for what, mutated in changed(original):
                 setattr(statement, name, mutated)

@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
+from msgspec import Struct
+
 END = ""
 """The fault path that ends the run."""
 
@@ -151,30 +153,26 @@ class Place(NamedTuple):
     line: int
 
 
-@dataclass(slots=True, kw_only=True)
-class Statement:
+class Statement(Struct, kw_only=True):
     """What all statements have: the place in the source."""
 
     place: Place
 
 
-@dataclass(slots=True, kw_only=True)
-class Faulting(Statement):
+class Faulting(Statement, kw_only=True):
     """A statement that may fault, and the label of the ``Attempt`` that takes the fault; ``END`` ends the run."""
 
     fault: str | None
 
 
-@dataclass(slots=True, kw_only=True)
-class Assign(Statement):
+class Assign(Statement, kw_only=True):
     """``target = value``, of one type."""
 
     target: Local
     value: Expression
 
 
-@dataclass(slots=True, kw_only=True)
-class LoadVirt(Faulting):
+class LoadVirt(Faulting, kw_only=True):
     """``load.virt``: a load of guest virtual memory, before translation.
 
     With ``slot`` the size is the slot's, and a bit-field is cut out of it (shift, bits), extended by the slot's sign,
@@ -189,8 +187,7 @@ class LoadVirt(Faulting):
     root: Expression | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class CopyVirt(Faulting):
+class CopyVirt(Faulting, kw_only=True):
     """``load.virt`` of a string: at most ``length`` (``U64``) bytes at ``address`` into a buffer, up to and with a NUL.
 
     The buffer is cleared first, and is zero behind the NUL. What does not fit in the buffer is left out.
@@ -202,8 +199,7 @@ class CopyVirt(Faulting):
     root: Expression | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class Page(Faulting):
+class Page(Faulting, kw_only=True):
     """``page(gva)``: translate, for a load of ``size`` bytes or of the slot's size.
 
     Faults ``MISALIGNED`` where the address is not a multiple of the size, ``SIZE`` where a slot's size is not 1, 2, 4
@@ -219,8 +215,7 @@ class Page(Faulting):
     root: Expression | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class LoadHost(Faulting):
+class LoadHost(Faulting, kw_only=True):
     """The load itself, through a handle that ``Page`` gave for the same address and size.
 
     See ``LoadVirt`` for the value. Counts one load, and is recorded as event (``V``, gva, size). Faults ``OUTSIDE``.
@@ -233,16 +228,14 @@ class LoadHost(Faulting):
     slot: int | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class Translate(Faulting):
+class Translate(Faulting, kw_only=True):
     """``target`` becomes the GPA (``U64``) of an address of the kernel, by its own tables. Faults as ``Page``."""
 
     target: Local
     address: Expression
 
 
-@dataclass(slots=True, kw_only=True)
-class LoadPhys(Faulting):
+class LoadPhys(Faulting, kw_only=True):
     """``load.phys``: ``size`` (4 or 8) bytes at a GPA, for walkers.
 
     Event (``P``, gpa, size). Faults ``MISALIGNED`` and ``OUTSIDE``.
@@ -253,8 +246,7 @@ class LoadPhys(Faulting):
     size: int
 
 
-@dataclass(slots=True, kw_only=True)
-class StoreBuffer(Faulting):
+class StoreBuffer(Faulting, kw_only=True):
     """``size`` low bytes of ``value``, little endian, to ``buffer[at]``. Faults ``INDEX`` where they do not fit."""
 
     buffer: str
@@ -263,15 +255,13 @@ class StoreBuffer(Faulting):
     size: int
 
 
-@dataclass(slots=True, kw_only=True)
-class ClearBuffer(Statement):
+class ClearBuffer(Statement, kw_only=True):
     """Fill a buffer with zeros."""
 
     buffer: str
 
 
-@dataclass(slots=True, kw_only=True)
-class LoadBuffer(Faulting):
+class LoadBuffer(Faulting, kw_only=True):
     """One byte of a buffer. Faults ``INDEX``."""
 
     target: Local
@@ -279,8 +269,7 @@ class LoadBuffer(Faulting):
     at: Expression
 
 
-@dataclass(slots=True, kw_only=True)
-class LoadArray(Faulting):
+class LoadArray(Faulting, kw_only=True):
     """``target = array[at]`` of a local array. Faults ``INDEX``."""
 
     target: Local
@@ -288,8 +277,7 @@ class LoadArray(Faulting):
     at: Expression
 
 
-@dataclass(slots=True, kw_only=True)
-class StoreArray(Faulting):
+class StoreArray(Faulting, kw_only=True):
     """``array[at] = value`` of a local array. Faults ``INDEX``."""
 
     array: str
@@ -297,48 +285,42 @@ class StoreArray(Faulting):
     value: Expression
 
 
-@dataclass(slots=True, kw_only=True)
-class ClearArray(Statement):
+class ClearArray(Statement, kw_only=True):
     """Fill a local array with zeros."""
 
     array: str
 
 
-@dataclass(slots=True, kw_only=True)
-class Tick(Statement):
+class Tick(Statement, kw_only=True):
     """Spend one of the run's budget.
 
     The run ends with ``BUDGET`` where nothing is left, whatever ``Attempt`` is around.
     """
 
 
-@dataclass(slots=True, kw_only=True)
-class If(Statement):
+class If(Statement, kw_only=True):
     """``if condition: then else: otherwise``."""
 
     condition: Expression
     then: list[Statement]
-    otherwise: list[Statement] = field(default_factory=list)
+    otherwise: list[Statement] = []  # msgspec gives each statement its own
 
 
-@dataclass(slots=True, kw_only=True)
-class Loop(Statement):
+class Loop(Statement, kw_only=True):
     """Repeat ``body`` until a ``Break``. Its first statement must be a ``Tick``."""
 
     label: str
     body: list[Statement]
 
 
-@dataclass(slots=True, kw_only=True)
-class Block(Statement):
+class Block(Statement, kw_only=True):
     """Do ``body`` once; ``Break`` leaves it."""
 
     label: str
     body: list[Statement]
 
 
-@dataclass(slots=True, kw_only=True)
-class Attempt(Statement):
+class Attempt(Statement, kw_only=True):
     """Do ``body``; a fault whose path is ``label`` ends it.
 
     It is counted, and sets ``failed``, which is a ``BOOL`` and otherwise false.
@@ -349,30 +331,26 @@ class Attempt(Statement):
     body: list[Statement]
 
 
-@dataclass(slots=True, kw_only=True)
-class Break(Statement):
+class Break(Statement, kw_only=True):
     """Leave the ``Loop``, ``Block`` or ``Attempt`` of that label."""
 
     label: str
 
 
-@dataclass(slots=True, kw_only=True)
-class Continue(Statement):
+class Continue(Statement, kw_only=True):
     """Begin the next round of the ``Loop`` of that label."""
 
     label: str
 
 
-@dataclass(slots=True, kw_only=True)
-class Raise(Faulting):
+class Raise(Faulting, kw_only=True):
     """Fault ``PROGRAM`` (in a walker: ``UNMAPPED``) with a message and a value."""
 
     message: int
     value: Expression
 
 
-@dataclass(slots=True, kw_only=True)
-class Trouble(Statement):
+class Trouble(Statement, kw_only=True):
     """Note that the rows are not complete and why: a message, a value, and with ``faulted`` the last fault taken.
 
     With ``torn`` the guest changed what was read meanwhile: the runner may throw the rows away and run again.
@@ -384,15 +362,13 @@ class Trouble(Statement):
     torn: bool = False
 
 
-@dataclass(slots=True, kw_only=True)
-class Emit(Statement):
+class Emit(Statement, kw_only=True):
     """Append a row: for each field of the program an expression, the name of a buffer, or ``None`` (absent)."""
 
     values: list[Expression | str | None]
 
 
-@dataclass(slots=True, kw_only=True)
-class Return(Statement):
+class Return(Statement, kw_only=True):
     """End a walker with its result, of the types of its ``Function``. A program's body may not hold one."""
 
     values: list[Expression]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from typing import TypeAlias
 
 from yamori.llview import flow, ir
@@ -135,8 +134,8 @@ def _is_truth(value: Expression) -> bool:
 
 
 def _expressions(statement: Statement) -> Iterator[Expression]:
-    for field in fields(statement):
-        value = getattr(statement, field.name)
+    for field in statement.__struct_fields__:
+        value = getattr(statement, field)
         for one in value if isinstance(value, list) else (value,):
             if isinstance(one, _EXPRESSIONS):
                 yield one

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, replace
 from itertools import zip_longest
 from typing import Any, TypeAlias
+
+from msgspec.structs import replace
 
 from yamori.llview import flow, ir
 from yamori.llview.ir import Expression, Statement
@@ -82,10 +83,10 @@ def _expressions(statement: Statement) -> Iterator[Expression]:
 
 def _operands(statement: Statement) -> Iterator[tuple[str, Any]]:
     """Yield the fields of a statement that are, or hold, expressions to be worked out."""
-    for field in fields(statement):
-        value = getattr(statement, field.name)
-        if field.name == "values" or (isinstance(value, _EXPRESSIONS) and field.name not in {"target", "failed"}):
-            yield field.name, value
+    for name in statement.__struct_fields__:
+        value = getattr(statement, name)
+        if name == "values" or (isinstance(value, _EXPRESSIONS) and name not in {"target", "failed"}):
+            yield name, value
 
 
 def _names(expression: Expression) -> Iterator[str]:
