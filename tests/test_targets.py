@@ -30,10 +30,11 @@ class Scheme:
 
 @pytest.fixture
 def schemes(monkeypatch: pytest.MonkeyPatch) -> list[Scheme]:
-    found = [Scheme("lab"), Scheme("qemu")]
-    monkeypatch.setattr(targets, "_finders", lambda: found)
+    found = {"lab": Scheme("lab"), "process": object(), "qemu": Scheme("qemu")}
+    monkeypatch.setattr(targets, "_hypervisors", lambda: list(found))
+    monkeypatch.setattr(targets, "_hypervisor", found.get)
     monkeypatch.delenv("YAMORI_TARGET", raising=False)
-    return found
+    return [scheme for scheme in found.values() if isinstance(scheme, Scheme)]
 
 
 def test_a_vm_is_listed_once_under_its_first_name(schemes: list[Scheme]) -> None:
@@ -60,7 +61,7 @@ def test_image_is_a_target(schemes: list[Scheme], tmp_path: Path) -> None:
     assert targets.attach(f"file:{tmp_path}/ram").machine == "raw image"
 
 
-@pytest.mark.parametrize("target", ["", "qemu", "qemu:", ":x", "vbox:x", "file:"])
+@pytest.mark.parametrize("target", ["", "qemu", "qemu:", ":x", "vbox:x", "process:x", "file:"])
 def test_what_is_no_target(schemes: list[Scheme], target: str) -> None:
     with pytest.raises(TargetError) as caught:
         targets.attach(target)
@@ -75,6 +76,7 @@ def test_several_vms_have_to_be_told_apart(schemes: list[Scheme]) -> None:
 
 
 def test_rooms_modules_are_the_schemes() -> None:
-    names = [finder.SCHEME for finder in targets._finders()]
-    assert names[0] == "lab"
-    assert "qemu" in names
+    finders = targets._finders()
+    assert finders[0].SCHEME == "lab"
+    assert "qemu" in {finder.SCHEME for finder in finders}
+    assert all(targets._scheme(finder.SCHEME) is finder for finder in finders)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib import import_module
 from pkgutil import iter_modules
+from types import ModuleType
 from typing import Protocol, cast
 
 from yamori import hypervisors
@@ -16,7 +17,7 @@ EXAMPLES = "such as lab:armv7, qemu:NAME, qemu:PID, qemu:/path/to/qmp.sock or fi
 
 
 class Scheme(Protocol):
-    """A module that knows one kind of target."""
+    """A module that knows one kind of target; a hypervisor's has the name of its SCHEME."""
 
     SCHEME: str
 
@@ -33,9 +34,24 @@ class Finder(Scheme, Protocol):
 
 def _finders() -> list[Finder]:
     """Return the hypervisors: each module of their room that has a SCHEME, ``lab`` first since its VMs run in QEMU."""
-    names = [f"{hypervisors.__name__}.{info.name}" for info in iter_modules(hypervisors.__path__)]
-    modules = [module for module in map(import_module, names) if hasattr(module, "SCHEME")]
+    modules = [module for module in map(_hypervisor, _hypervisors()) if hasattr(module, "SCHEME")]
     return cast("list[Finder]", sorted(modules, key=lambda module: (module.SCHEME != "lab", module.SCHEME)))
+
+
+def _hypervisors() -> list[str]:
+    return [info.name for info in iter_modules(hypervisors.__path__)]
+
+
+def _hypervisor(name: str) -> ModuleType:
+    return import_module(f"{hypervisors.__name__}.{name}")
+
+
+def _scheme(name: str) -> Scheme | None:
+    """Return the module that knows ``name:``; no other is imported."""
+    if name == image.SCHEME:
+        return cast("Scheme", image)
+    module = _hypervisor(name) if name in _hypervisors() else None
+    return cast("Scheme", module) if hasattr(module, "SCHEME") else None
 
 
 def find() -> list[VirtualMachine]:
@@ -58,12 +74,11 @@ def attach(target: str | None = None, *, ram_base: int | None = None) -> Virtual
         TargetError: There is no such target, or it cannot be reached.
     """
     target = target or os.environ.get("YAMORI_TARGET") or _only_one()
-    scheme, colon, spec = target.partition(":")
-    known: dict[str, Scheme] = {hypervisor.SCHEME: hypervisor for hypervisor in _finders()}
-    known[image.SCHEME] = cast("Scheme", image)
-    if not colon or not spec or scheme not in known:
+    name, _, spec = target.partition(":")
+    scheme = _scheme(name) if spec else None
+    if scheme is None:
         raise TargetError("this is no target", where=target, hint=f"name one {EXAMPLES}; `yamori targets` lists them")
-    return known[scheme].attach(spec, ram_base=ram_base)
+    return scheme.attach(spec, ram_base=ram_base)
 
 
 def _only_one() -> str:

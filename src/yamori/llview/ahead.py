@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import pickle
 from functools import cache
-from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 from typing import cast
@@ -51,7 +50,7 @@ class _Unpickler(pickle.Unpickler):
 
 @cache
 def _package() -> str:
-    return str(files("yamori"))
+    return str(Path(__file__).parents[1])
 
 
 def dumped(unit: Unit) -> bytes:
@@ -81,7 +80,7 @@ def sources() -> str:
     """Return a hash of all that decides what is built."""
     digest = hashlib.sha256()
     for room in ROOMS:
-        place = files("yamori").joinpath(*filter(None, room.split(".")))
+        place = Path(_package(), *filter(None, room.split(".")))
         for entry in sorted(place.iterdir(), key=lambda entry: entry.name):
             if entry.name.endswith((".py", ".h", ".c")):
                 digest.update(entry.name.encode() + b"\0" + entry.read_bytes())

@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -112,10 +111,9 @@ def find(text: str, *, name: str = "", compiling: bool = True) -> Iterator[Found
         yield Found(None, "this machine is big-endian")
         return
     name = f"{name or key(text)}.so"
-    shipped = files("yamori.llview").joinpath("built", this_machine(), name)
+    shipped = Path(__file__).parent / "built" / this_machine() / name
     if shipped.is_file():
-        with as_file(shipped) as path:
-            yield Found(path, "package")
+        yield Found(shipped, "package")
         return
     with _cache() as directory:
         path = directory / name
