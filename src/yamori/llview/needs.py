@@ -71,8 +71,7 @@ class _Reach:
         """Gather what a labelled body uses. Behind it only that is known which every way out knows."""
         ways = []
         if not isinstance(statement, ir.Block):  # a loop comes back, and a fault comes at any point
-            for name in flow.assigned(statement.body):
-                self._values.pop(name, None)
+            self.forget(statement.body)
         if isinstance(statement, ir.Attempt):
             self._values.pop(statement.failed.name, None)
             ways.append(dict(self._values))
@@ -94,10 +93,15 @@ class _Reach:
         if slot is not None:
             self.found.add(slot)
         known = self.decided(statement.value) if isinstance(statement, ir.Assign) else None
-        for name in flow.assigned([statement]):
-            self._values.pop(name, None)
-            if known is not None:
-                self._values[name] = known
+        self.forget([statement])
+        if isinstance(statement, ir.Assign) and known is not None:
+            self._values[statement.target.name] = known
+
+    def forget(self, body: list[Statement]) -> None:
+        """Know nothing any more of the variables that a body sets."""
+        if self._values:  # hardly ever: to look for what is set costs more than all the rest
+            for name in flow.assigned(body):
+                self._values.pop(name, None)
 
     def decided(self, condition: Expression) -> bool | None:
         """Return what a condition is on this kernel, ``None`` where only a run can tell."""
