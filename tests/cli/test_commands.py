@@ -308,7 +308,7 @@ def _commands(group: Any, *path: str) -> list[tuple[str, ...]]:
     return found
 
 
-COMMANDS = _commands(typer.main.get_command(entry.app))
+COMMANDS = _commands(typer.main.get_command(entry.application()))
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -321,3 +321,12 @@ def test_help_of_every_command_has_an_example(run: Run, path: tuple[str, ...]) -
 
 def test_every_command_is_there_with_and_without_ids() -> None:
     assert {("plist",), ("syscall",), ("banner",), ("ids", "plist"), ("doctor",), ("targets",)} <= set(COMMANDS)
+
+
+def test_only_the_named_command_is_built() -> None:
+    def built(word: str) -> list[tuple[str, ...]]:
+        return _commands(typer.main.get_command(entry.application(word)))
+
+    assert built("doctor") == [("doctor",)]
+    assert {path[0] for path in built("lab")} == {"lab"}
+    assert built("--help") == built("nothing") == COMMANDS

@@ -17,23 +17,43 @@ from yamori.cli.streams import ReaderGoneError
 from yamori.cli.targets import targets
 from yamori.errors import YamoriError
 
-app = typer.Typer(
-    name="yamori",
-    help="Look into a Linux guest from outside: no agent, no debug info, no change to the guest.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    epilog="Examples: yamori lab up armv7, yamori plist, yamori syscall lab:armv7 --json, yamori doctor qemu:gateway",
+GROUPS = (ids.app, lab.app, llview.app)
+COMMANDS = (
+    (doctor, "Example: yamori doctor lab:arm64"),
+    (targets, "Example: yamori targets --json"),
+    (demo, "Example: yamori demo arm64"),
+    (shell, "Example: yamori shell lab:armv7"),
 )
-app.add_typer(ids.app)
-app.add_typer(lab.app)
-app.add_typer(llview.app)
-for command in ids.app.registered_commands:
-    app.registered_commands.append(command)
-app.command(epilog="Example: yamori doctor lab:arm64")(doctor)
-app.command(epilog="Example: yamori targets --json")(targets)
-app.command(epilog="Example: yamori demo arm64")(demo)
-app.command(epilog="Example: yamori shell lab:armv7")(shell)
+
+
+def application(word: str = "") -> typer.Typer:
+    """Return the command with all that it offers; or with no more than what ``word`` names, if that is a command.
+
+    To build the others takes longer than to run one.
+    """
+    app = typer.Typer(
+        name="yamori",
+        help="Look into a Linux guest from outside: no agent, no debug info, no change to the guest.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        epilog="Examples: yamori lab up armv7, yamori plist, yamori syscall lab:armv7 --json, yamori doctor qemu:1234",
+    )
+    app.callback()(options)
+    for group in GROUPS:
+        app.add_typer(group)
+    app.registered_commands += ids.app.registered_commands
+    for command, epilog in COMMANDS:
+        app.command(epilog=epilog)(command)
+    groups = [
+        group for group in app.registered_groups if group.typer_instance and group.typer_instance.info.name == word
+    ]
+    commands = [
+        command for command in app.registered_commands if command.callback and command.callback.__name__ == word
+    ]
+    if groups or commands:
+        app.registered_groups, app.registered_commands = groups, commands
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -42,7 +62,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def options(
     *,
     version: Annotated[
@@ -80,7 +99,7 @@ def run() -> int:
 
 def _completed_or_run() -> int:
     try:
-        return app(standalone_mode=False) or output.OK
+        return application(sys.argv[1] if len(sys.argv) > 1 else "")(standalone_mode=False) or output.OK
     except SystemExit as ended:  # the shell asked what could be typed next
         return ended.code if isinstance(ended.code, int) else output.OK
 
