@@ -207,9 +207,8 @@ class Discovery:
         with self.step("RAM base") as outcome:
             for init in self.candidates[:MOST_LED]:
                 tables = [named.gva - init.image_offset for named in self._named(init)]
-                text = self._text()
                 evidence = Evidence(self.memory, init, self._anchors())
-                more = init_mm_tables(evidence, text) if text else ()
+                more = init_mm_tables(evidence, self._texts())
                 base = find_base(evidence, chain(tables, more))
                 if base is not None:
                     self.memory, self.base = Rebased(self.memory, base), base
@@ -229,8 +228,8 @@ class Discovery:
         with self.step("translation root") as outcome:
             for number, init in enumerate(self._within_time(proved)):
                 named = self._named(init)
-                text = self._text() if number < MOST_LED else None
-                if root := find_root(Evidence(self.memory, init, self._anchors()), named, text):
+                texts = self._texts() if number < MOST_LED else []
+                if root := find_root(Evidence(self.memory, init, self._anchors()), named, texts):
                     proved.append((init, root, self.symbols))
             for init in self.candidates[:MOST_SEARCHED] if self.searching and not proved else ():
                 if root := search_root(Evidence(self.memory, init, self._anchors())):
@@ -292,8 +291,8 @@ class Discovery:
                 self.decoded[key] = None
         return self.decoded[key]
 
-    def _text(self) -> range | None:
-        return kernel_text([self.symbols] if self.symbols else [])
+    def _texts(self) -> list[range]:
+        return _texts(self.symbols) if self.symbols else []
 
     def _address(self, name: str) -> int | None:
         return self.symbols.address(name) if self.symbols else None
@@ -421,10 +420,15 @@ def kernel_text(sources: list[Symbols]) -> range | None:
     Any one of them may be damaged. The narrowest of what they say is taken, in which no foreign code passes for the
     kernel's.
     """
-    for symbols in sources:
-        begins = [address for name in TEXT_BEGINS if (address := symbols.address(name))]
-        ends = [address for name in TEXT_ENDS if (address := symbols.address(name))]
-        texts = [range(first, last) for first in begins for last in ends if first < last]
-        if texts:
-            return min(texts, key=lambda text: text.stop - text.start)
-    return None
+    return next((texts[0] for texts in map(_texts, sources) if texts), None)
+
+
+def _texts(symbols: Symbols) -> list[range]:
+    """Return what may be the bounds of the kernel's text, the narrowest first.
+
+    Of Arm kernels before 4.8 (14c4a533e099) ``_etext`` stands behind the read-only data, which is wider.
+    """
+    begins = [address for name in TEXT_BEGINS if (address := symbols.address(name))]
+    ends = [address for name in TEXT_ENDS if (address := symbols.address(name))]
+    texts = [range(first, last) for first in begins for last in ends if first < last]
+    return sorted(texts, key=lambda text: text.stop - text.start)

@@ -112,18 +112,18 @@ class Evidence(NamedTuple):
     anchors: Sequence[Anchor]
 
 
-def find_root(evidence: Evidence, named: Iterable[Named], text: range | None = None) -> Root | None:
+def find_root(evidence: Evidence, named: Iterable[Named], texts: Sequence[range] = ()) -> Root | None:
     """Return the kernel's own root where something leads to it, or ``None`` where nothing can be proved.
 
     Args:
         evidence: What to judge by.
         named: What names the root, the most trusted first. The first that can be proved is returned.
-        text: From ``_stext`` to ``_etext``, where known: it leads to ``init_mm``.
+        texts: From ``_stext`` to whatever may be ``_etext``, as far as known: these lead to ``init_mm``.
     """
     for source, gva in named:
         if root := best_root(evidence, [gva - evidence.init.image_offset], source):
             return root
-    for table in init_mm_tables(evidence, text) if text else ():
+    for table in init_mm_tables(evidence, texts):
         if root := best_root(evidence, [table], "init_mm.pgd"):
             return root
     return None
@@ -240,7 +240,7 @@ def _leaf_of_list(space: AddressSpace, head: int, prev: int) -> int | None:
         return None
 
 
-def init_mm_tables(evidence: Evidence, text: range) -> Iterator[int]:
+def init_mm_tables(evidence: Evidence, texts: Sequence[range]) -> Iterator[int]:
     """Yield the GPAs that ``init_mm.pgd`` may lead to, each once.
 
     ``setup_initial_init_mm`` (``kernel/fork.c``; before 5.14 each architecture's ``setup_arch``) stores ``_text`` or
@@ -250,8 +250,8 @@ def init_mm_tables(evidence: Evidence, text: range) -> Iterator[int]:
     init = evidence.init
     size = init.word_size
     seen: set[int] = set()
-    for _, data in _image(evidence, before=PAGE):
-        for at in _ends_of_code(data, text, size):
+    for _, data in _image(evidence, before=PAGE) if texts else ():
+        for at in (at for text in texts for at in _ends_of_code(data, text, size)):
             for word in array(_CODES[size], data[max(0, at - MM_STRUCT_REACH) // size * size : at]):
                 if word >= LOWEST_KERNEL_GVA[size] and word & 0xFFF == 0 and word not in seen:
                     if len(seen) >= MOST_TABLES:
