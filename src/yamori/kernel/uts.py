@@ -134,7 +134,16 @@ def likely_in_image(space: AddressSpace, init: InitTask, places: Iterable[int]) 
 
 
 def live_banners(memory: PhysicalMemory, uts: Uts, hits: Iterable[int]) -> list[tuple[int, str]]:
-    """Return (GPA, text) of the banners that agree with ``uts`` in release and version."""
+    """Return (GPA, text) of the banners that agree with ``uts`` in release and version.
+
+    Ubuntu's kernels name their package behind the version, in parentheses.
+    """
     found = ((hit, banner) for hit in hits if (banner := read_banner(memory, hit)))
-    start = f"Linux version {uts.release} ("
-    return [(hit, banner) for hit, banner in found if banner.startswith(start) and banner.endswith(f" {uts.version}")]
+    return [(hit, banner) for hit, banner in found if _agrees(banner, uts)]
+
+
+def _agrees(banner: str, uts: Uts) -> bool:
+    before, _, package = banner.rpartition(f" {uts.version}")
+    return before.startswith(f"Linux version {uts.release} (") and (
+        not package or (package.startswith(" (") and package.endswith(")"))
+    )
