@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.guests.devices import DEVICES
 from tests.kernel.test_cache import facts, was_recalled
 
 import yamori
@@ -17,7 +18,7 @@ from yamori.kernel.profile import Profile
 pytestmark = pytest.mark.guest
 
 
-@pytest.fixture(scope="module", params=tuple(lab.DEVICES))
+@pytest.fixture(scope="module", params=DEVICES)
 def vm(request: pytest.FixtureRequest) -> Iterator[lab.Machine]:
     with lab.machine(request.param) as machine:
         yield machine

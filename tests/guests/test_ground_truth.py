@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.guests.devices import DEVICES
 
 import yamori
 from yamori import lab
@@ -15,8 +16,6 @@ from yamori.lab.compare import Difference, lasting_differences, wrong_symbols
 from yamori.records import Process
 
 pytestmark = pytest.mark.guest
-
-DEVICES = tuple(lab.DEVICES)
 
 
 @pytest.fixture(scope="module", params=DEVICES)

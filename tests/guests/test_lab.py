@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.guests.devices import DEVICES
 
 from yamori import lab
 from yamori.errors import LabError
 from yamori.hypervisors import lab as registry
-from yamori.lab import DEVICES, Machine, Task, packages
+from yamori.lab import Machine, Task, packages
 from yamori.lab.devices import device
 from yamori.lab.initramfs import Entry, cpio
 
@@ -38,7 +39,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             vm.down()
 
 
-@pytest.fixture(scope="module", params=list(DEVICES))
+@pytest.fixture(scope="module", params=DEVICES)
 def vm(request: pytest.FixtureRequest) -> Iterator[Machine]:
     with lab.machine(request.param) as started:
         yield started

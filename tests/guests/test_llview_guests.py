@@ -7,12 +7,12 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
+from tests.guests.devices import DEVICES
 from tests.guests.frozen import MODULE, Frozen, frozen, numbers, spoiled, touched
 from tests.guests.kernel_programs import PROBES
 from tests.llview.emulation import Emulated, needed
 
 import yamori
-from yamori import lab
 from yamori.address import GVA
 from yamori.errors import ProfileError
 from yamori.lab.compare import Difference, differences
@@ -61,7 +61,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Make:
     return make
 
 
-@pytest.fixture(scope="module", params=list(lab.DEVICES))
+@pytest.fixture(scope="module", params=DEVICES)
 def guest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frozen]:
     with frozen(request.param, tmp_path_factory.mktemp("guest")) as taken:
         yield taken

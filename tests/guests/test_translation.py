@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from tests.guests.devices import DEVICES
 from tests.guests.monitor import Monitor
 
 import yamori
@@ -22,7 +23,7 @@ LOOKUPS = 3000
 PROGRAM_COUNTERS = {"arm": "R15", "aarch64": "PC", "x86_64": "RIP"}
 
 
-@pytest.fixture(scope="module", params=list(lab.DEVICES))
+@pytest.fixture(scope="module", params=DEVICES)
 def vm(request: pytest.FixtureRequest) -> Iterator[lab.Machine]:
     with lab.machine(request.param) as machine:
         machine.run(["spawn", "20"])

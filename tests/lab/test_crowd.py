@@ -16,7 +16,9 @@ from yamori.lab import crowd
 
 
 @pytest.mark.parametrize("kind", crowd.KINDS)
-@pytest.mark.parametrize(("elf", "machine", "wide"), [("arm", 40, 0), ("aarch64", 183, 1), ("x86_64", 62, 1)])
+@pytest.mark.parametrize(
+    ("elf", "machine", "wide"), [("arm", 40, 0), ("aarch64", 183, 1), ("riscv64", 243, 1), ("x86_64", 62, 1)]
+)
 def test_headers(elf: str, machine: int, wide: int, kind: str) -> None:
     image = crowd.program(elf, kind)
     assert image[:7] == b"\x7fELF" + bytes((1 + wide, 1, 1))

@@ -106,7 +106,7 @@ def test_names(root: Path, name: str) -> None:
 
 
 def test_what_up_refuses(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(LabError, match=r"vax: no such lab device; choose from armv7, .*arm64, x86-64"):
+    with pytest.raises(LabError, match=r"vax: no such lab device; choose from armv7, .*x86-64"):
         lab.up("vax")
     with pytest.raises(LabError, match="nowhere: no such file"):
         lab.up("armv7", initrd="nowhere")

@@ -8,7 +8,7 @@ import pytest
 
 from yamori.errors import LabError
 from yamori.lab import packages
-from yamori.lab.packages import kernel_dependency, newest_kernel
+from yamori.lab.packages import kernel_dependency, kernels
 
 NAMES = [
     "linux-image-armmp",
@@ -25,16 +25,21 @@ NAMES = [
 ]
 
 
-def test_newest_kernel() -> None:
-    assert newest_kernel(NAMES, "armmp") == "linux-image-6.1.0-50-armmp"
-    assert newest_kernel(NAMES, "armmp-lpae") == "linux-image-6.1.0-52-armmp-lpae"
-    assert newest_kernel(["linux-image-6.12.117+deb12-armmp"], "armmp") == "linux-image-6.12.117+deb12-armmp"
-    assert newest_kernel(["linux-image-6.12.9-armmp-unsigned"], "armmp") == "linux-image-6.12.9-armmp-unsigned"
-    assert newest_kernel(["linux-image-6.12-cloud-arm64", "linux-image-7.2-cloud-arm64"], "cloud-arm64") == (
-        "linux-image-7.2-cloud-arm64"
-    )
-    assert newest_kernel(NAMES, "cloud-arm64") is None
-    assert newest_kernel([], "armmp") is None
+def test_newest_kernels() -> None:
+    assert kernels(NAMES, "armmp") == [
+        "linux-image-6.1.0-50-armmp",
+        "linux-image-6.1.0-50-armmp-unsigned",
+        "linux-image-6.1.0-9-armmp",
+        "linux-image-6.1.0-6-armmp",
+        "linux-image-6.12.117+deb12-armmp",
+    ]
+    assert kernels(NAMES, "armmp-lpae") == ["linux-image-6.1.0-52-armmp-lpae"]
+    assert kernels(["linux-image-6.12.9-armmp-unsigned"], "armmp") == ["linux-image-6.12.9-armmp-unsigned"]
+    assert kernels(["linux-image-6.12-cloud-arm64", "linux-image-7.2-cloud-arm64"], "cloud-arm64") == [
+        "linux-image-7.2-cloud-arm64",
+        "linux-image-6.12-cloud-arm64",
+    ]
+    assert kernels(NAMES, "cloud-arm64") == []
 
 
 @pytest.mark.parametrize(

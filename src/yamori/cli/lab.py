@@ -42,6 +42,8 @@ def up(  # noqa: PLR0917  every option of a typer command is a parameter
     initrd: Annotated[Path | None, typer.Option(help="An initrd with a root shell on the serial console.")] = None,
     append: Annotated[str, typer.Option(help="Words to add to the kernel's command line.")] = "",
     ram: Annotated[str, typer.Option(help="Where QEMU keeps the RAM: memfd, file or private.")] = "memfd",
+    cpu: Annotated[str, typer.Option(help="QEMU's -cpu; the device's own unless given.")] = "",
+    suite: Annotated[str | None, typer.Option(help="Debian suite of the kernel, such as bullseye or sid.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that booting may take.")] = 180,
 ) -> None:
     """Boot a device and return when its shell answers; it keeps running.
@@ -62,6 +64,8 @@ def up(  # noqa: PLR0917  every option of a typer command is a parameter
             initrd=initrd,
             append=append,
             ram=ram_kind(ram),
+            cpu=cpu,
+            suite=suite,
             timeout=timeout,
             progress=report,
         )

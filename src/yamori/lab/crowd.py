@@ -104,6 +104,49 @@ _CODE = {
         010000d4       ;    svc #0
         faffff17       ;    b 7b
     """,
+    "riscv64": """
+        83350101       ;    ld a1, 16(sp)          ; argv[1]
+        97040000       ;    auipc s1, 0            ; data
+        9384040a       ;    addi s1, s1, 160
+        13090000       ;    li s2, 0
+        9306a000       ;    li a3, 10
+        03c60500       ; 1: lbu a2, 0(a1)          ; n = atoi(argv[1])
+        93851500       ;    addi a1, a1, 1
+        130606fd       ;    addi a2, a2, -48
+        63480600       ;    bltz a2, 2f
+        3309d902       ;    mul s2, s2, a3
+        3309c900       ;    add s2, s2, a2
+        6ff09ffe       ;    j 1b
+        83a98400       ; 2: lw s3, 8(s1)           ; n -= stay
+        33093941       ;    sub s2, s2, s3
+        1309f9ff       ; 3: addi s2, s2, -1        ; while (--n >= 0)
+        634a0902       ;    bltz s2, 4f
+        03a50400       ;    lw a0, 0(s1)           ; clone(flags, 0, 0, 0, 0)
+        93050000       ;    li a1, 0
+        13060000       ;    li a2, 0
+        93060000       ;    li a3, 0
+        13070000       ;    li a4, 0
+        9308c00d       ;    li a7, 220
+        73000000       ;    ecall
+        63020502       ;    beqz a0, 5f            ; the child
+        e34ca0fc       ;    bgtz a0, 3b
+        13051000       ;    li a0, 1               ; exit_group(1)
+        9308e005       ;    li a7, 94
+        73000000       ;    ecall
+        63980900       ; 4: bnez s3, 5f            ; all there; stay among them?
+        13050000       ;    li a0, 0               ; exit_group(0)
+        9308e005       ;    li a7, 94
+        73000000       ;    ecall
+        03a54400       ; 5: lw a0, 4(s1)           ; a member: busy?
+        63100500       ; 6: bnez a0, 6b
+        13050000       ; 7: li a0, 0               ; ppoll(0, 0, 0, 0) for ever: there is no pause()
+        93050000       ;    li a1, 0
+        13060000       ;    li a2, 0
+        93060000       ;    li a3, 0
+        93089004       ;    li a7, 73
+        73000000       ;    ecall
+        6ff09ffe       ;    j 7b
+    """,
     "x86_64": """
         488b742410     ;    mov 16(%rsp), %rsi     ; argv[1]
         4c8d2565000000 ;    lea data(%rip), %r12
@@ -146,7 +189,7 @@ _CODE = {
     """,
 }
 
-_EM = {"arm": 40, "aarch64": 183, "x86_64": 62}  # elf(5), e_machine
+_EM = {"arm": 40, "aarch64": 183, "riscv64": 243, "x86_64": 62}  # elf(5), e_machine
 _EABI5 = 0x05000000  # without it the Arm kernel takes the program for one of the old ABI
 _PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551  # without the second the stack is executable, and the kernel complains
 _EXECUTE, _WRITE, _READ = 1, 2, 4

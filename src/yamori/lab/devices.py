@@ -16,13 +16,16 @@ class Device:
         title: What it is, in a few words.
         architecture: Debian's name of the architecture: its packages give the kernel and busybox.
         kernel: Debian's meta-package that depends on the newest kernel of this flavour.
-        elf: Which machine code the lab's helper program has: ``arm``, ``aarch64`` or ``x86_64``.
+        elf: Which machine code the lab's helper program has: ``arm``, ``aarch64``, ``riscv64`` or ``x86_64``.
         qemu: The QEMU program.
         qemu_package: The Debian package that has it.
         machine: QEMU's ``-M``, without the memory backend.
         cpu: QEMU's ``-cpu``.
         memory: RAM in MiB, unless the user says otherwise.
         console: The serial console's name in the guest.
+        suite: The Debian suite that carries its packages where not every one does; empty for the machine's own sources.
+        dtb: The device tree that QEMU is to be given, by its name among the kernel package's files.
+        words: What else the board needs on the kernel's command line.
     """
 
     name: str
@@ -36,11 +39,14 @@ class Device:
     cpu: str
     memory: int
     console: str
+    suite: str = ""
+    dtb: str = ""
+    words: str = ""
 
     @property
     def append(self) -> str:
         """The kernel's command line; a panic ends the VM (with QEMU's ``-no-reboot``), so that it is noticed."""
-        return f"console={self.console} quiet panic=-1"
+        return " ".join(filter(None, [self.words, f"console={self.console} quiet panic=-1"]))
 
 
 DEVICES = {
@@ -73,6 +79,23 @@ DEVICES = {
             console="ttyAMA0",
         ),
         Device(
+            name="armv6",
+            title="Raspberry Pi Zero, ARMv6",
+            architecture="armel",
+            kernel="linux-image-rpi",
+            elf="arm",
+            qemu="qemu-system-arm",
+            qemu_package="qemu-system-arm",
+            machine="raspi0",
+            cpu="arm1176",
+            memory=512,
+            console="ttyAMA0",
+            suite="bookworm",
+            dtb="bcm2835-rpi-zero.dtb",
+            # The power driver waits for a firmware that QEMU does not have.
+            words="earlycon=pl011,0x20201000 initcall_blacklist=bcm2835_power_driver_init",
+        ),
+        Device(
             name="arm64",
             title="64-bit Arm gateway, KASLR and KPTI",
             architecture="arm64",
@@ -84,6 +107,34 @@ DEVICES = {
             cpu="cortex-a53",
             memory=256,
             console="ttyAMA0",
+        ),
+        Device(
+            name="arm64-16k",
+            title="64-bit Arm server, 16K pages",
+            architecture="arm64",
+            kernel="linux-image-arm64-16k",
+            elf="aarch64",
+            qemu="qemu-system-aarch64",
+            qemu_package="qemu-system-arm",
+            machine="virt",
+            cpu="max",
+            memory=512,
+            console="ttyAMA0",
+            suite="trixie",
+        ),
+        Device(
+            name="riscv64",
+            title="64-bit RISC-V board",
+            architecture="riscv64",
+            kernel="linux-image-riscv64",
+            elf="riscv64",
+            qemu="qemu-system-riscv64",
+            qemu_package="qemu-system-misc",
+            machine="virt",
+            cpu="rv64",
+            memory=256,
+            console="ttyS0",
+            suite="trixie",
         ),
         Device(
             name="x86-64",

@@ -103,6 +103,9 @@ def up(
     initrd: Path | str | None = None,
     append: str = "",
     ram: Ram = "memfd",
+    cpu: str = "",
+    suite: str | None = None,
+    more: Sequence[str] = (),
     wait: bool = True,
     timeout: float = 180,
     progress: Progress = lambda _stage: None,
@@ -118,6 +121,9 @@ def up(
         initrd: An initrd to boot instead of the lab's; it must put a root shell on the serial console.
         append: Words to add to the kernel's command line.
         ram: Where QEMU keeps the guest's RAM.
+        cpu: QEMU's ``-cpu``; the device's own unless given.
+        suite: The Debian suite to take the kernel from; the device's own unless given.
+        more: Further options of QEMU.
         wait: Return only when the guest's shell answers.
         timeout: Seconds that booting may take.
         progress: Told what is being done.
@@ -129,8 +135,19 @@ def up(
     name = name or kind
     _refuse_running(name)  # before anything is fetched for it
     userland = _existing(initrd) if initrd else _lab_userland(chosen, progress)
-    image = _existing(kernel) if kernel else _stock_kernel(chosen, progress)
-    settings = Settings(chosen, name, memory_size(chosen.memory if memory is None else memory), smp, image, append, ram)
+    image, tree = _boot_files(chosen, kernel, suite, progress)
+    settings = Settings(
+        chosen,
+        name,
+        memory_size(chosen.memory if memory is None else memory),
+        smp,
+        image,
+        append,
+        ram,
+        cpu=cpu,
+        dtb=tree,
+        more=tuple(more),
+    )
     vm: Machine | None = None
     try:
         with _registry_lock(), _interrupts_later():
@@ -205,12 +222,19 @@ def memory_size(text: int | str) -> int:
 
 
 def _lab_userland(kind: Device, progress: Progress) -> bytes:
-    busybox = packages.busybox(packages.unpacked(kind.architecture, "busybox-static", progress))
+    busybox = packages.busybox(packages.unpacked(kind.architecture, "busybox-static", progress, kind.suite))
     return initramfs.build(busybox, kind.elf)
 
 
-def _stock_kernel(kind: Device, progress: Progress) -> Path:
-    return packages.kernel_image(packages.unpacked(kind.architecture, kind.kernel, progress))
+def _boot_files(
+    kind: Device, kernel: Path | str | None, suite: str | None, progress: Progress
+) -> tuple[Path, Path | None]:
+    """Return the kernel, and the device tree that comes with Debian's where the board needs one."""
+    own = _existing(kernel) if kernel else None
+    if own and not kind.dtb:
+        return own, None
+    files = packages.unpacked(kind.architecture, kind.kernel, progress, kind.suite if suite is None else suite)
+    return own or packages.kernel_image(files), packages.device_tree(files, kind.dtb) if kind.dtb else None
 
 
 def _existing(path: Path | str) -> Path:

@@ -18,9 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from yamori.errors import LabError
+from yamori.lab import sources
 
 Progress = Callable[[str], None]
 """Told, in a few words, what a long operation is doing now."""
+
+_TRIES = 4  # packages that are tried where a mirror has not got the best one
 
 _KERNEL = re.compile(r"linux-(?:image|binary)-(?P<version>\d\S*)")
 
@@ -32,18 +35,19 @@ def cache_root() -> Path:
     return base / "yamori" / "guests"
 
 
-def unpacked(architecture: str, package: str, progress: Progress = lambda _stage: None) -> Path:
+def unpacked(architecture: str, package: str, progress: Progress = lambda _stage: None, suite: str = "") -> Path:
     """Return the directory that holds the files of a package, fetching it the first time.
 
     Args:
         architecture: Debian's name of it, such as ``armhf``.
         package: Name of the package. A kernel's meta-package stands for the newest kernel that it depends on.
         progress: Told what is being done when that takes time.
+        suite: The suite to take it from, such as ``trixie``; what the machine's own sources name unless given.
 
     Raises:
         LabError: The package cannot be found, fetched or unpacked.
     """
-    root = cache_root() / architecture
+    root = cache_root() / (f"{architecture}-{suite}" if suite else architecture)
     final = root / package
     if final.is_dir():
         return final
@@ -51,7 +55,7 @@ def unpacked(architecture: str, package: str, progress: Progress = lambda _stage
         root.mkdir(parents=True, exist_ok=True)
         with _locked(root / "lock"):
             if not final.is_dir():  # another process may have fetched it while we waited
-                _fetch(Apt(architecture, root / "apt"), package, final, progress)
+                _fetch(Apt(architecture, root / "apt", suite), package, final, progress)
     except OSError as error:
         raise LabError(f"cannot store {package}: {error.strerror}", where=str(root)) from error
     return final
@@ -63,11 +67,22 @@ def kernel_image(directory: Path) -> Path:
     Raises:
         LabError: There is none.
     """
-    # Debian 14 moved the kernel from /boot to /usr/lib/modules/VERSION.
-    found = [*directory.glob("boot/vmlinuz-*"), *directory.glob("usr/lib/modules/*/vmlinuz")]
+    # Debian 14 moved the kernel from /boot to /usr/lib/modules/VERSION. One that is not compressed is a vmlinux.
+    found = [*directory.glob("boot/vmlinu[xz]-*"), *directory.glob("usr/lib/modules/*/vmlinu[xz]")]
     if not found:
         raise LabError("no kernel among the package's files", where=str(directory), hint="delete it and try again")
     return found[0]
+
+
+def device_tree(directory: Path, name: str) -> Path:
+    """Return a device tree among the unpacked files of a kernel package.
+
+    Raises:
+        LabError: There is none of this name.
+    """
+    for path in directory.glob(f"usr/lib/linux-image-*/**/{name}"):
+        return path
+    raise LabError(f"no {name} among the package's files", where=str(directory), hint="delete it and try again")
 
 
 def busybox(directory: Path) -> Path:
@@ -88,10 +103,14 @@ class Apt:
     Args:
         architecture: Debian's name of it.
         state: The directory; made if it is not there.
+        suite: The suite, where it is not what the machine's own sources name.
+
+    Raises:
+        LabError: The machine has no sources to make those of a suite from.
     """
 
-    def __init__(self, architecture: str, state: Path) -> None:
-        self.architecture = architecture
+    def __init__(self, architecture: str, state: Path, suite: str = "") -> None:
+        self.what = f"{architecture} in {suite}" if suite else architecture
         lists, cache = state / "lists", state / "cache"
         for path in (lists / "partial", cache / "archives" / "partial"):
             path.mkdir(parents=True, exist_ok=True)
@@ -104,6 +123,9 @@ class Apt:
             "-oAcquire::Languages=none",
             "-oAPT::Sandbox::User=",  # apt's own user cannot write into a private directory
         ]
+        if suite:
+            sources.write(suite, state / "sources")
+            self._options += ["-oDir::Etc::sourcelist=/dev/null", f"-oDir::Etc::sourceparts={state / 'sources'}"]
         self._stamp = state / "updated"
         self._trouble = ""
 
@@ -116,29 +138,34 @@ class Apt:
             self._trouble = self._run("apt-get", "update", "-qq").stderr
             self._stamp.touch()
 
-    def resolve(self, package: str) -> str:
-        """Return the name of the package to fetch: the same, or the kernel that a meta-package stands for.
+    def candidates(self, package: str) -> list[str]:
+        """Return the names of the packages that would do, the best first: itself, or kernels that it stands for.
 
         Raises:
             LabError: No such package.
         """
+        resolved = self._resolved(package)
+        if resolved == package:
+            return [package]
+        flavour = package.removeprefix("linux-image-")
+        others = kernels(self._run("apt-cache", "pkgnames", "linux-image-").stdout.split(), flavour)
+        found = list(dict.fromkeys([*([resolved] if resolved else []), *others]))
+        if not found:
+            self._stamp.unlink(missing_ok=True)  # the next attempt looks again
+            raise self._error(f"there is no package {package}", self._trouble)
+        return found[:_TRIES]
+
+    def _resolved(self, package: str) -> str | None:
+        """Return the same, or the kernel that a meta-package stands for; ``None`` if there is no such package."""
         for _ in range(4):  # a meta-package may depend on another; never more than two deep so far
             shown = self._run("apt-cache", "show", "--no-all-versions", package)
             if shown.returncode:
-                return self._by_name(package)
+                return None
             kernel = kernel_dependency(shown.stdout, package)
             if kernel is None:
                 break
             package = kernel
         return package
-
-    def _by_name(self, package: str) -> str:
-        names = self._run("apt-cache", "pkgnames", "linux-image-").stdout.split()
-        kernel = newest_kernel(names, package.removeprefix("linux-image-"))
-        if kernel is None:
-            self._stamp.unlink(missing_ok=True)  # the next attempt looks again
-            raise self._error(f"there is no package {package}", self._trouble)
-        return kernel
 
     def download(self, package: str, directory: Path) -> Path:
         """Fetch a package into a directory and return its file.
@@ -156,8 +183,8 @@ class Apt:
     def _error(self, what: str, stderr: str) -> LabError:
         reasons = [line[2:].strip() for line in stderr.splitlines() if line.startswith("E:")]
         reason = f" ({reasons[0]})" if reasons else ""
-        hint = f"check the network, and that `apt-get update` succeeds and its sources carry {self.architecture}"
-        return LabError(f"{what} for {self.architecture}{reason}", where="apt", hint=hint)
+        hint = f"check the network, and that `apt-get update` succeeds and its sources carry {self.what}"
+        return LabError(f"{what} for {self.what}{reason}", where="apt", hint=hint)
 
     def _run(self, program: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         return _command([program, *self._options, *arguments], cwd)
@@ -182,8 +209,8 @@ def kernel_dependency(shown: str, package: str) -> str | None:
     return None
 
 
-def newest_kernel(names: Iterable[str], flavour: str) -> str | None:
-    """Return the newest ``linux-image-VERSION-FLAVOUR`` among package names.
+def kernels(names: Iterable[str], flavour: str) -> list[str]:
+    """Return each ``linux-image-VERSION-FLAVOUR`` among package names, the newest first.
 
     A kernel of the suite itself is preferred to a backport (``+deb12``), a signed one to its unsigned twin.
     """
@@ -197,24 +224,35 @@ def newest_kernel(names: Iterable[str], flavour: str) -> str | None:
         return match["backport"] is None, numbers, not name.endswith("-unsigned")
 
     ranked = [(key, name) for name in names if (key := rank(name)) is not None]
-    return max(ranked)[1] if ranked else None
+    return [name for _, name in sorted(ranked, reverse=True)]
 
 
 def _fetch(apt: Apt, package: str, final: Path, progress: Progress) -> None:
     for left in final.parent.glob(".partial-*"):  # of a process that was killed; we hold the lock
         shutil.rmtree(left)
-    progress(f"asking apt for {package} ({apt.architecture})")
+    progress(f"asking apt for {package} ({apt.what})")
     apt.update()
-    name = apt.resolve(package)
+    names = apt.candidates(package)
     with tempfile.TemporaryDirectory(dir=final.parent, prefix=".partial-") as temporary:
-        progress(f"fetching {name}")
-        deb = apt.download(name, Path(temporary))
+        name, deb = _downloaded(apt, names, Path(temporary), progress)
         progress(f"unpacking {name}")
         files = Path(temporary) / "files"
         done = _command(["dpkg-deb", "-x", str(deb), str(files)])
         if done.returncode:
             raise LabError(f"cannot unpack {name}: {done.stderr.strip()}", where=str(final.parent))
         files.rename(final)
+
+
+def _downloaded(apt: Apt, names: list[str], directory: Path, progress: Progress) -> tuple[str, Path]:
+    """Fetch the first package that can be, and say which: a mirror may list a new kernel before it has the file."""
+    first: LabError | None = None
+    for name in names:
+        progress(f"fetching {name}")
+        try:
+            return name, apt.download(name, directory)
+        except LabError as error:
+            first = first or error
+    raise first or LabError("nothing to fetch", where="apt")
 
 
 def _command(arguments: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

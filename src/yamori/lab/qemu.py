@@ -39,6 +39,9 @@ class Settings:
         kernel: The kernel's path.
         append: Words added to the device's kernel command line.
         ram: Where the RAM is kept.
+        cpu: QEMU's ``-cpu``, the device's own unless given.
+        dtb: A device tree for boards that QEMU makes none for.
+        more: Further options of QEMU.
     """
 
     device: Device
@@ -48,6 +51,9 @@ class Settings:
     kernel: Path
     append: str
     ram: Ram
+    cpu: str = ""
+    dtb: Path | None = None
+    more: tuple[str, ...] = ()
 
 
 def ram_kind(text: str) -> Ram:
@@ -80,17 +86,19 @@ def command(settings: Settings, initrd: Path, state: str) -> list[str]:
         device.qemu,
         *("-name", settings.name),
         *("-M", device.machine + (",memory-backend=ram" if backend else "")),
-        *("-cpu", device.cpu),
+        *("-cpu", settings.cpu or device.cpu),
         *("-smp", str(settings.smp)),
         *("-m", size),
         *(("-object", backend) if backend else ()),
         *("-kernel", str(settings.kernel)),
         *("-initrd", str(initrd)),
+        *(("-dtb", str(settings.dtb)) if settings.dtb else ()),
         *("-append", f"{device.append} {settings.append}".rstrip()),
         *("-nodefaults", "-no-reboot", "-display", "none"),
         *("-chardev", f"socket,id=console,server=on,wait=off,path={_escaped(state)}/{SOCKET},logfile={LOG}"),
         *("-serial", "chardev:console"),
         *("-qmp", f"unix:{_escaped(state)}/{QMP},server=on,wait=off"),
+        *settings.more,
     ]
 
 
