@@ -1,6 +1,6 @@
 # The two commands to know: `make demo` and `make test`. Each installs what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test test-fast check format bench lock clean
+.PHONY: help setup setup-tests demo test test-fast check format bench matrix lock clean
 VENV := .venv/bin
 
 help:  ## Say what there is
@@ -36,6 +36,9 @@ bench: setup  ## Measure, on real devices: print tables, write docs/benchmarks.*
 	    | xargs -n 1 $(VENV)/python -m pip install --quiet --disable-pip-version-check \
 	    || echo "bench: what could not be installed is skipped" >&2
 	@$(VENV)/python -m benchmarks
+
+matrix: setup  ## Boot every stock kernel of the matrix and compare: CELLS='arm64-* riscv64-*' for some
+	@$(VENV)/python -m matrix $(CELLS)
 
 lock: setup  ## Resolve the dependencies anew
 	@$(VENV)/python -m pip install --quiet uv

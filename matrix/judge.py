@@ -1,0 +1,157 @@
+"""One cell: boot it, let a crowd run in it, and hold what Yamori reads against what the guest says."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+import msgspec
+from benchmarks.attach import ATTACH, first_row, measure
+
+import yamori
+from matrix.cells import Cell
+from yamori import lab
+from yamori.errors import LabError, YamoriError
+from yamori.guest import Guest
+from yamori.kernel.inference import InferredTypes
+from yamori.lab.compare import lasting_differences, wrong_symbols
+from yamori.records import Process
+
+CROWD, THREADS = 40, 8
+RUNS = 3
+
+
+class Verdict(msgspec.Struct, kw_only=True):
+    """What became of a cell.
+
+    Attributes:
+        cell: Its name.
+        kernel: What ``uname -r`` says in it.
+        machine: The page tables, in words.
+        memory_mb: RAM.
+        vcpus: Of them.
+        processes: How many were compared.
+        wrong: What differs, one sentence each; empty where all is right.
+        skipped: Why it was not run; empty where it was.
+        first_s: From a fresh process to all rows of an unknown kernel, median.
+        known_s: From the start of a process to the first row of a known kernel, median.
+        anonymous_mb: Peak of anonymous memory of a first attach.
+        inferred: Members that inference found.
+        contradicted: Those of them that BTF contradicts; ``None`` where the kernel has no BTF.
+    """
+
+    cell: str
+    kernel: str = ""
+    machine: str = ""
+    memory_mb: int = 0
+    vcpus: int = 1
+    processes: int = 0
+    wrong: list[str] = []
+    skipped: str = ""
+    first_s: float = 0.0
+    known_s: float = 0.0
+    anonymous_mb: float = 0.0
+    inferred: int = 0
+    contradicted: int | None = None
+
+
+def judged(cell: Cell) -> Verdict:
+    """Run one cell. What cannot be booted here is skipped, with the reason."""
+    verdict = Verdict(cell=cell.name, vcpus=cell.smp)
+    try:
+        vm = lab.up(
+            cell.device,
+            f"matrix-{cell.name}",
+            suite=cell.suite,
+            memory=cell.memory,
+            smp=cell.smp,
+            append=cell.append,
+            cpu=cell.cpu,
+            ram=cell.ram,
+            timeout=400,
+        )
+    except LabError as error:
+        verdict.skipped = str(error)
+        return verdict
+    try:
+        crowd(vm, cell)
+        with yamori.open(vm.target, cache=False) as guest:
+            describe(verdict, guest)
+            verdict.wrong = list(differences(vm, guest))
+        if not verdict.wrong:
+            timed(verdict, vm)
+    except YamoriError as error:
+        verdict.wrong.append(str(error))
+    finally:
+        vm.down()
+    return verdict
+
+
+def crowd(vm: lab.Machine, cell: Cell) -> None:
+    """Start what there is to see."""
+    for words in (["spawn", str(CROWD)], ["threads", str(THREADS)], *([["busy", str(cell.smp)]] if cell.busy else [])):
+        output, status = vm.run(words, timeout=300)
+        if status:
+            raise LabError(f"`{' '.join(words)}` failed: {output.strip()}", where=vm.name)
+
+
+def describe(verdict: Verdict, guest: Guest) -> None:
+    """Note what kind of machine it is, and what inference says of its kernel beside BTF."""
+    profile = guest.profile
+    verdict.kernel = profile.uts.release if profile.uts else ""
+    verdict.machine = profile.root.geometry.describe()
+    verdict.memory_mb = sum(region.size for region in guest.kernel.memory.regions) >> 20
+    inferred = next(types for types in profile.types if isinstance(types, InferredTypes))
+    verdict.inferred = len(inferred.members)
+    btf = next((types for types in profile.types if types.provenance == "btf"), None)
+    if btf:
+        pairs = ((member, btf.member(*key)) for key, member in inferred.members.items())
+        verdict.contradicted = sum(bool(other) and other.offset != member.offset for member, other in pairs if other)
+
+
+def differences(vm: lab.Machine, guest: Guest) -> Iterator[str]:
+    """Yield what is not as the guest says."""
+    yield from (f"doubt: {doubt}" for doubt in guest.profile.doubts)
+    banner = guest.banner().rows
+    for command, seen in (
+        ("cat /proc/version", banner and banner[0].banner),
+        ("uname -r", banner and banner[0].release),
+        ("uname -m", banner and banner[0].machine),
+    ):
+        said = vm.run(command).output.strip()
+        if seen != said and not str(seen).startswith(said):  # /proc/version lacks Ubuntu's last words
+            yield f"{command} says {said!r}, seen is {seen!r}"
+    yield from _processes(vm, guest)
+    kallsyms = vm.run("grep sys_ /proc/kallsyms", timeout=300).output
+    for table in ("native", "compat") if guest.profile.architecture == "aarch64" else ("native",):
+        result = guest.syscall(table)
+        if not result.complete or not 350 < len(result) < 700:
+            yield f"{table} system calls: {len(result)}, {'; '.join(result.reasons) or 'complete'}"
+        yield from (f"system call {row.nr} of {table}: {row.symbol}" for row in wrong_symbols(result, kallsyms)[:4])
+        yield from (f"system call {row.nr} of {table} outside" for row in result if row.in_kernel_text is False)
+
+
+def _processes(vm: lab.Machine, guest: Guest) -> Iterator[str]:
+    for threads in (False, True):
+
+        def look(*, threads: bool = threads) -> list[Process]:
+            result = guest.plist(threads=threads)
+            if not result.complete:
+                raise LabError(f"the list is not complete: {'; '.join(result.reasons)}", where=vm.name)
+            return result.rows
+
+        for one in lasting_differences(vm, look)[:4]:
+            yield f"task {one.task} {one.field}: the guest says {one.guest}, seen is {one.seen}"
+    rows = guest.plist(threads=True).rows
+    groups = [row.tgid for row in rows]
+    if len(rows) < CROWD + THREADS or max(map(groups.count, set(groups))) < THREADS:
+        yield f"only {len(rows)} threads"
+
+
+def timed(verdict: Verdict, vm: lab.Machine) -> None:
+    """Measure attaching, in fresh processes."""
+    found = [measure(ATTACH, vm.target) for _ in range(RUNS)]
+    verdict.processes = int(found[-1][0][1])
+    verdict.first_s = statistics.median(float(words[0]) for words, _ in found)
+    verdict.anonymous_mb = round(max(kilobytes for _, kilobytes in found) / 1024, 1)
+    verdict.known_s = first_row(vm.target, RUNS)["median_s"]
