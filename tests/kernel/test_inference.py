@@ -13,7 +13,7 @@ from yamori.kernel.discovery import discover
 from yamori.kernel.inference import InferredTypes, infer
 from yamori.kernel.invariants import CAPABILITY_BITS, CRED_MAGIC, CRED_REACH, are_births, ids_of_root
 from yamori.kernel.kernel import Kernel
-from yamori.kernel.types import Types
+from yamori.kernel.types import Member, Types
 from yamori.probes.plist import plist
 from yamori.translation.space import AddressSpace
 
@@ -255,3 +255,15 @@ def test_init_task_that_cannot_be_read() -> None:
     space = AddressSpace(guest.memory(), profile.root.geometry, GPA(profile.root.gpa))
     away = profile.init._replace(gva=GVA(profile.init.gva + (1 << 40)))
     assert infer(space, away).unknown == {"task_struct": "init_task cannot be read"}
+
+
+@machines
+def test_equal_neighbours_behind_mm_are_its_echo(machine: Machine) -> None:
+    """vmacache of 3.15 to 6.0 holds what programs looked at last; seen on 4.4.34."""
+    guest = build(machine, Shape(gaps=(2, 4)), crowd())
+    word = guest.task["active_mm"] - guest.task["mm"]
+    for task in guest.tasks:
+        if mm := guest.word(guest.member(task.gva, "mm")):
+            guest.words(guest.member(task.gva, "active_mm") + word, mm + 0x40, mm + 0x40)
+    types = inferred(discover(guest.memory()))
+    assert types.member("task_struct", "mm") == Member(guest.task["mm"], word)

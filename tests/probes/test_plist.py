@@ -409,3 +409,17 @@ def test_guest_that_is_still_booting_is_one_sentence() -> None:
     kernel = discover(build(X86, plans=usual(0)[:2]).memory())
     with pytest.raises(ProfileError, match=r"still booting: there is no user process yet; try again in a few seconds"):
         listed(kernel)
+
+
+def test_threads_that_cannot_be_told_are_not_called_none() -> None:
+    """Before 3.14 there is no thread_node, and inference does not find thread_group."""
+    guest = build(ARM)
+    kernel = look(guest)
+    inferred = kernel.profile.types[-1]
+    assert isinstance(inferred, InferredTypes)
+    del inferred.members["task_struct", "thread_node"]
+    result = listed(kernel)
+    assert shown(result) == guest.tasks
+    assert len(result.reasons) == 1
+    assert "threads cannot be listed" in result.reasons[0]
+    assert listed(kernel, threads=False).complete

@@ -27,6 +27,7 @@ FEW = 4
 """Kernel threads without which nothing is told; a kernel that has booted has 30 and more."""
 
 MM_REACH = 256  # pgd is among the first members of mm_struct
+VMACACHE_WORDS = 7  # active_mm, vmacache_seqnum and its padding, vmacache[VMACACHE_SIZE]
 PF_KTHREAD = 0x0020_0000  # include/linux/sched.h, since 2.6.27 (246bb0b1deb2)
 SIGCHLD = 17
 PID_MAX_LIMIT = 1 << 22  # include/linux/threads.h
@@ -112,16 +113,27 @@ class _Inference:
         self.types.unknown[what] = "no offset passes" if not found else f"{len(found)} offsets pass"
         return None
 
-    def clearly(self, what: str, first: int, last: int, step: int, test: Callable[[int], bool]) -> int | None:
+    def clearly(
+        self, what: str, first: int, last: int, step: int, test: Callable[[int], bool], *, echoes: int = 0
+    ) -> int | None:
         """Return the one offset that passes, unless another one comes near it.
 
         Somebody who alters tasks until the true offset fails, and writes something like it elsewhere, has to leave less
         than a quarter of them as they were.
+
+        Args:
+            what: The member.
+            first: The lowest offset that is tried.
+            last: The first that is not.
+            step: Between them.
+            test: Says whether an offset passes.
+            echoes: Bytes behind the true offset in which others may pass by nature.
         """
-        found = self.only(what, self.where(first, last, step, test))
+        passing = list(self.where(first, last, step, test))
+        found = self.only(what, (offset for offset in passing if not 0 < offset - passing[0] <= echoes))
         if found is not None:
             with self.quorum.lowered():
-                near = [offset for offset in self.where(first, last, step, test) if offset != found]
+                near = [offset for offset in self.where(first, last, step, test) if not 0 <= offset - found <= echoes]
             if near:
                 self.types.unknown[what] = f"another offset comes near: {near[0]}, not only {found}"
                 return None
@@ -305,7 +317,8 @@ class _Inference:
     def memory(self) -> None:
         """``mm`` is NULL for kernel threads and for what has ended; ``active_mm`` equals it for all others.
 
-        Process 1 is among those: it never ends.
+        Process 1 is among those: it never ends. From 3.15 (615d6e8756c8) to 6.0 ``vmacache`` follows, in which two
+        neighbours may be equal, too.
         """
 
         def is_mm(task: Task, offset: int) -> bool:
@@ -320,7 +333,7 @@ class _Inference:
             )
 
         first, last = self.offset("tasks"), self.offset("real_parent")
-        mm = self.clearly("task_struct.mm", first, last, self.word, fits)
+        mm = self.clearly("task_struct.mm", first, last, self.word, fits, echoes=VMACACHE_WORDS * self.word)
         if mm is not None:
             self.state("task_struct", "mm", mm, self.word)
             self.state("task_struct", "active_mm", mm + self.word, self.word)

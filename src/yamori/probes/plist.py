@@ -196,6 +196,13 @@ def has_start(task: task_struct) -> bool:
 
 
 @helper
+def has_threads(task: task_struct) -> bool:
+    """Say whether it is known which list links the threads of a group; ``thread_group`` is older than 3.14."""
+    node = exists(task.thread_node) and exists(task.signal) and exists(task.signal.thread_head)
+    return node or exists(task.thread_group)
+
+
+@helper
 def show(task: task_struct, head: list_head, node: list_head) -> None:
     """Give out one task of a list.
 
@@ -290,6 +297,8 @@ def tasks(kernel: Tasks, threads: u32 = 0) -> None:
         trouble("uid and gid cannot be shown: `yamori doctor` tells what is not known; give --vmlinux")
     if not has_start(init):
         trouble("start time cannot be shown: `yamori doctor` tells what is not known; give --vmlinux")
+    if threads != 0 and not has_threads(init):
+        trouble("threads cannot be listed: `yamori doctor` tells what is not known; give --vmlinux")
     for task in for_each_entry(init.tasks, task_struct, "tasks"):
         show(task, init.tasks, task.tasks)
         if threads != 0:
