@@ -146,7 +146,7 @@ def open_guest(
 
     Args:
         target: Such as ``qemu:/run/vm.sock`` or ``file:memory.raw``; without one, ``$YAMORI_TARGET`` or the only VM.
-        vmlinux: The maker's ``vmlinux`` with DWARF or BTF.
+        vmlinux: The maker's ``vmlinux`` with DWARF or BTF, or a profile that was made of it.
         symbols: The maker's ``System.map``.
         ram_base: GPA of the first byte of RAM, where nothing on the host tells.
         cache: Whether to use, and to keep, what was learnt in earlier runs; see ``yamori.kernel.recall``.
@@ -186,8 +186,10 @@ def _named(vm: VirtualMachine) -> Iterator[None]:
 def _given(vmlinux: str | Path | None, symbols: str | Path | None) -> Given:
     if vmlinux is None and symbols is None:
         return Given()
-    from yamori.kernel import dwarf, systemmap  # noqa: PLC0415  rarely needed, and slow to import
+    from yamori.kernel import dwarf, portable, systemmap  # noqa: PLC0415  rarely needed, and slow to import
 
+    if vmlinux is not None and symbols is None and portable.is_profile(Path(vmlinux)):
+        return portable.load(Path(vmlinux)).given(str(vmlinux))
     image = dwarf.load_vmlinux(vmlinux, STRUCTURES) if vmlinux is not None else None
     table = systemmap.load(symbols) if symbols is not None else None
     return Given(
@@ -195,6 +197,7 @@ def _given(vmlinux: str | Path | None, symbols: str | Path | None) -> Given:
         types=image.types if image else None,
         build_id=(image.build.build_id or "") if image else "",
         source=str(vmlinux or symbols),
+        banner=(image.build.banner or "") if image else "",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from yamori import __version__
-from yamori.cli import ids, lab, llview, output
+from yamori.cli import ids, lab, llview, output, profile
 from yamori.cli.demo import demo
 from yamori.cli.doctor import doctor
 from yamori.cli.shell import shell
@@ -17,7 +17,7 @@ from yamori.cli.streams import ReaderGoneError
 from yamori.cli.targets import targets
 from yamori.errors import YamoriError
 
-GROUPS = (ids.app, lab.app, llview.app)
+GROUPS = (ids.app, profile.app, lab.app, llview.app)
 COMMANDS = (
     (doctor, "Example: yamori doctor lab:arm64"),
     (targets, "Example: yamori targets --json"),

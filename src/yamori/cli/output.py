@@ -31,7 +31,7 @@ Target = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Vmlinux = Annotated[str | None, typer.Option(metavar="FILE", help="The maker's vmlinux with DWARF or BTF.")]
+Vmlinux = Annotated[str | None, typer.Option(metavar="FILE", help="The maker's vmlinux, or a profile of it.")]
 SystemMap = Annotated[str | None, typer.Option("--symbols", metavar="FILE", help="The maker's System.map.")]
 
 

@@ -90,6 +90,11 @@ class BtfTypes(Records):
         """What the types are made of."""
         return BtfGraph(self.more.table if self.more else self._table, self.word_size, self.provenance, self.more)
 
+    @property
+    def table(self) -> Table:
+        """The parsed blob."""
+        return self._table
+
     def __len__(self) -> int:
         """Return the number of types."""
         return len(self._table.starts)

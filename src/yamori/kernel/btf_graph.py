@@ -97,6 +97,15 @@ class BtfGraph(Records):
             return None
         return self._pointer(type_id, stars) if stars else self._type(type_id)
 
+    def structures(self) -> Iterator[CType]:
+        """Yield every structure and union that has a name, the first of each name."""
+        seen = set()
+        for at in (*self._table.of_kind[Kind.STRUCT], *self._table.of_kind[Kind.UNION]):
+            kind = self._type(self._table.id_of(at))
+            if kind.tag and kind.tag not in seen:
+                seen.add(kind.tag)
+                yield kind
+
     def variable(self, name: str) -> CType | None:
         """Return the type of a global variable or function; ``None`` where that is not known."""
         type_id = self._look_up(name, variable=True)

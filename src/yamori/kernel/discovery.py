@@ -15,7 +15,7 @@ from yamori.kernel import btf, kallsyms, vmcoreinfo
 from yamori.kernel import init_task as first_task
 from yamori.kernel import uts as names
 from yamori.kernel.btf import BtfTypes
-from yamori.kernel.given import Given, link_slide
+from yamori.kernel.given import Given, link_slide, of_another_kernel
 from yamori.kernel.inference import infer
 from yamori.kernel.init_task import InitTask
 from yamori.kernel.kernel import Kernel
@@ -307,6 +307,8 @@ class Discovery:
         if uts and not uts.machine.startswith(family):
             self.doubt(f"the page tables are those of {root.geometry.format}, but uname says {uts.machine}")
         banner = self._banner(space, init, uts)
+        if banner and self.given.banner not in {"", banner}:
+            raise of_another_kernel(self.given)
         info = self._info(uts)
         slide = self._slide(init, root, info)
         self._trust_tables(space, init)

@@ -51,7 +51,7 @@ class Vmlinux(NamedTuple):
     build: BuildInfo
 
 
-def load_vmlinux(path: str | Path, wanted: Iterable[str]) -> Vmlinux:
+def load_vmlinux(path: str | Path, wanted: Iterable[str], *, deep: bool = False) -> Vmlinux:
     """Read a ``vmlinux`` with BTF or DWARF.
 
     BTF is preferred where the file has both: it is read in a tenth of a second and knows every type. From DWARF only
@@ -60,6 +60,7 @@ def load_vmlinux(path: str | Path, wanted: Iterable[str]) -> Vmlinux:
     Args:
         path: The file.
         wanted: Names of the structures, unions, typedefs and enumerations that will be asked for.
+        deep: Take from DWARF what pointers point to, too; see ``dwarf_encoder.Encoder``.
 
     Raises:
         ProfileError: pyelftools is not installed, or the file cannot be read, is no ``vmlinux``, was stripped, or has
@@ -80,7 +81,7 @@ def load_vmlinux(path: str | Path, wanted: Iterable[str]) -> Vmlinux:
             symbols, build = _read(elf)
             types = _from_btf(elf, build.word_size)
             if types is None:
-                types = read_types(elf, partial(_section, elf), wanted)
+                types = read_types(elf, partial(_section, elf), wanted, deep=deep)
                 types.more = Later(partial(_search, Path(path)), build.word_size)
             return Vmlinux(types, symbols, build)
     except OSError as error:

@@ -54,18 +54,19 @@ DAMAGE = (ELFError, DWARFError, ArithmeticError, AssertionError, AttributeError,
 """What pyelftools raises on a file that is damaged."""
 
 
-def read_types(elf: ELFFile, section: Callable[[str], bytes], wanted: Iterable[str]) -> BtfTypes:
+def read_types(elf: ELFFile, section: Callable[[str], bytes], wanted: Iterable[str], *, deep: bool = False) -> BtfTypes:
     """Return the layouts of the wanted types; those that are not defined are not known to the result.
 
     Args:
         elf: The file.
         section: Gives the bytes of a section of the file by its name.
         wanted: Names of structures, unions, typedefs and enumerations.
+        deep: See ``Encoder``.
 
     Raises:
         ProfileError: There is no debug information, or it has a form that is not supported.
     """
-    encoder = Encoder(elf.elfclass // 8)
+    encoder = Encoder(elf.elfclass // 8, deep=deep)
     for die in Search(elf, section).definitions(wanted):
         encoder.add(die)
     if encoder.is_empty and section(".debug_str_offsets"):

@@ -23,12 +23,14 @@ class Given:
         types: From ``vmlinux``.
         build_id: Of ``vmlinux``, in hexadecimal; empty where not known.
         source: The file, for messages.
+        banner: ``linux_banner`` without its line feed; empty where not known.
     """
 
     symbols: Symbols | None = None
     types: Types | None = None
     build_id: str = ""
     source: str = ""
+    banner: str = ""
 
     def at(self, slide: int | None) -> Symbols | None:
         """Return the symbols at the addresses where they run; ``None`` where there are none."""
@@ -47,6 +49,13 @@ class Given:
         )
 
 
+def of_another_kernel(given: Given) -> ProfileError:
+    """Return the error that says so."""
+    return ProfileError(
+        "this is not of the kernel that runs in the guest", where=given.source, hint="give the file of the same build"
+    )
+
+
 def link_slide(given: Given, init: InitTask, kallsyms: Symbols | None, info: VmCoreInfo | None) -> int:
     """Return the KASLR slide: where ``init_task`` runs minus where it was linked.
 
@@ -54,9 +63,7 @@ def link_slide(given: Given, init: InitTask, kallsyms: Symbols | None, info: VmC
         ProfileError: The file is of another kernel.
     """
     assert given.symbols  # noqa: S101  # the caller's condition
-    wrong = ProfileError(
-        "this is not of the kernel that runs in the guest", where=given.source, hint="give the file of the same build"
-    )
+    wrong = of_another_kernel(given)
     if info and info.build_id and given.build_id and info.build_id != given.build_id:
         raise wrong
     linked = given.symbols.address("init_task")
