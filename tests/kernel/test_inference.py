@@ -267,3 +267,18 @@ def test_equal_neighbours_behind_mm_are_its_echo(machine: Machine) -> None:
             guest.words(guest.member(task.gva, "active_mm") + word, mm + 0x40, mm + 0x40)
     types = inferred(discover(guest.memory()))
     assert types.member("task_struct", "mm") == Member(guest.task["mm"], word)
+
+
+@machines
+def test_threads_before_3_14(machine: Machine) -> None:
+    """No thread_node, but thread_group behind the links to three struct pid; seen on 3.10.25."""
+    guest = build(machine, Shape(gaps=(14, 16)), crowd())
+    for task in guest.tasks:
+        group = [task, *(thread for thread in guest.threads if thread.tgid == task.pid)]
+        nodes = [guest.member(one.gva, "thread_node") for one in group]
+        guest.ring(*nodes)
+        for node in nodes:
+            guest.words(node - 9 * machine.word, *(0, node, node) * 3)
+    types = inferred(assert_whole(guest))
+    assert not types.member("task_struct", "thread_node")
+    assert types.member("task_struct", "thread_group") == Member(guest.task["thread_node"], 2 * machine.word)

@@ -450,6 +450,34 @@ class _Inference:
             self.state("task_struct", "thread_node", place, 2 * word)
             self.state("task_struct", "signal", signal, word)
             self.state("signal_struct", "thread_head", head, 2 * word)
+        elif not pairs:
+            self.thread_group()
+
+    def thread_group(self) -> None:
+        """``thread_group`` of kernels before 3.14 (0c740d0afc3b): a ring of the threads, which share ``group_leader``.
+
+        It follows ``struct pid_link pids[PIDTYPE_MAX]``: three times ``hlist_node`` and ``struct pid *``.
+        """
+        word, leader = self.word, self.offset("group_leader")
+
+        def is_linked(task: Task, offset: int) -> bool:
+            links = range(offset - 9 * word, offset, 3 * word)
+            if not all(task.word(at + place) and self.reader.is_address(task.word(at + place))
+                       for at in links for place in (word, 2 * word)):  # fmt: skip
+                return False
+            node, after = task.gva + offset, task.word(offset)
+            if after == node:
+                return task.word(offset + word) == node
+            same = self.reader.pointer(after - offset + leader) == task.word(leader)
+            return same and self.reader.pointer(after + word) == node
+
+        first = leader + 14 * word  # behind ptraced, ptrace_entry and the links
+        offset = self.only(
+            "task_struct.thread_group",
+            self.where(first, self.comm, word, lambda at: self.all_agree(lambda task: is_linked(task, at))),
+        )
+        if offset is not None:
+            self.state("task_struct", "thread_group", offset, 2 * word)
 
     def ring_of_two(self, task: Task, offset: int) -> int | None:
         """Return the head whose only member is the node at ``offset`` in ``task``."""
