@@ -282,3 +282,15 @@ def test_threads_before_3_14(machine: Machine) -> None:
     types = inferred(assert_whole(guest))
     assert not types.member("task_struct", "thread_node")
     assert types.member("task_struct", "thread_group") == Member(guest.task["thread_node"], 2 * machine.word)
+
+
+def test_pointers_that_have_the_bit_of_kernel_threads_are_no_flags() -> None:
+    """Saved registers in thread_info, at the front of the task on 32-bit Arm since 5.16; seen on 7.2."""
+    guest = build(ARM, Shape(gaps=(6, 9)), crowd())
+    at = guest.task["flags"] + 4
+    bit = 0x20_0000
+    for number, task in enumerate(guest.tasks):
+        is_kernel = number == 1 or task.ppid == 2
+        where = ARM.linear + 0x1000 * number
+        guest.words(task.gva + at, where if number % 2 else where + 4, 1, where | bit if is_kernel else where & ~bit)
+    assert_whole(guest)

@@ -254,11 +254,15 @@ class _Inference:
             self.state("task_struct", "tgid", offset + 4, 4, signed=True)
 
     def flags(self) -> None:
-        """``void *stack; refcount_t usage; unsigned int flags;``: kernel threads have PF_KTHREAD, programs do not."""
+        """``void *stack; refcount_t usage; unsigned int flags;``: kernel threads have PF_KTHREAD, programs do not.
+
+        On 32-bit Arm since 5.16 saved registers lie at the front of the task: pointers may have that bit by chance.
+        """
         kernel_threads, users = self.sample.kernel_threads, self.sample.users
 
         def is_kernel(task: Task, offset: int) -> bool:
-            return bool(task.u32(offset) & PF_KTHREAD)
+            flags = task.u32(offset)
+            return bool(flags & PF_KTHREAD) and not self.reader.is_address(flags)
 
         def fits(offset: int) -> bool:
             stack = offset - 4 - self.word
