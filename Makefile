@@ -1,6 +1,6 @@
 # The two commands to know: `make demo` and `make test`. Each installs what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test test-fast check format bench matrix lock clean
+.PHONY: help setup setup-tests demo test test-fast check format bench matrix vendor lock clean
 VENV := .venv/bin
 
 help:  ## Say what there is
@@ -39,6 +39,9 @@ bench: setup  ## Measure, on real devices: print tables, write docs/benchmarks.*
 
 matrix: setup  ## Boot every stock kernel of the matrix and compare: CELLS='arm64-* riscv64-*' for some
 	@$(VENV)/python -m matrix $(CELLS)
+
+vendor:  ## Build small kernels as vendors do, for the matrix: half an hour (KERNELS='arm64-39bit' for one)
+	@matrix/vendor/build.sh $(KERNELS)
 
 lock: setup  ## Resolve the dependencies anew
 	@$(VENV)/python -m pip install --quiet uv

@@ -26,6 +26,8 @@ class Cell(NamedTuple):
         append: Words for the kernel's command line.
         cpu: QEMU's ``-cpu``, the device's own unless given.
         ram: Where QEMU keeps the RAM.
+        vendor: A kernel of ``matrix/vendor`` instead of a stock one.
+        refused: The kernel is one that Yamori has to refuse, saying why.
     """
 
     device: str
@@ -37,10 +39,14 @@ class Cell(NamedTuple):
     append: str = ""
     cpu: str = ""
     ram: Ram = "memfd"
+    vendor: str = ""
+    refused: str = ""
 
     @property
     def name(self) -> str:
         """What selects it: ``arm64-bookworm-two-busy-vcpus``."""
+        if self.vendor:
+            return f"vendor-{self.vendor}"
         return "-".join([self.device, self.suite, *self.what.replace(",", "").replace("/", "-").split()]).lower()
 
 
@@ -93,6 +99,16 @@ CHANGES: dict[str, tuple[Cell, ...]] = {
     ),
 }
 
+VENDOR = (
+    Cell("arm64", "", "39-bit VA, functions only", vendor="arm64-39bit"),
+    Cell("arm64", "", "64K pages, lock debugging", vendor="arm64-debugged"),
+    Cell("arm64", "", "RANDSTRUCT", vendor="arm64-randstruct", refused="CONFIG_RANDSTRUCT"),
+    Cell("armv7", "", "2G/2G, no kallsyms", memory="128M", vendor="armv7-2g-no-kallsyms"),
+    Cell("riscv64", "", "functions only", vendor="riscv64-sv39"),
+    Cell("x86-64", "", "no kallsyms", vendor="x86-64-tiny"),
+)
+"""Small kernels as vendors build them, from Debian's sources; ``matrix/vendor/build.sh`` makes them, in half an hour."""
+
 FAST = ("armv7-bullseye", "arm64-sid", "arm64-16k-trixie", "riscv64-trixie-sv39")
 """What CI runs: an old and a new kernel, and the formats that no other test boots."""
 
@@ -107,6 +123,7 @@ def cells() -> Iterator[Cell]:
             yield Cell(device, suite)
             for change in CHANGES[device] if suite == changed else ():
                 yield change._replace(device=device, suite=suite)
+    yield from VENDOR
 
 
 def product() -> int:

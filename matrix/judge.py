@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 from benchmarks.attach import ATTACH, first_row, measure
@@ -11,12 +12,13 @@ from benchmarks.attach import ATTACH, first_row, measure
 import yamori
 from matrix.cells import Cell
 from yamori import lab
-from yamori.errors import LabError, YamoriError
+from yamori.errors import LabError, ProfileError, YamoriError
 from yamori.guest import Guest
 from yamori.kernel.inference import InferredTypes
 from yamori.lab.compare import lasting_differences, wrong_symbols
 from yamori.records import Process
 
+BUILT = Path(__file__).resolve().parents[1] / "build" / "vendor"
 CROWD, THREADS = 40, 8
 RUNS = 3
 
@@ -33,6 +35,7 @@ class Verdict(msgspec.Struct, kw_only=True):
         processes: How many were compared.
         wrong: What differs, one sentence each; empty where all is right.
         skipped: Why it was not run; empty where it was.
+        refused: How the kernel was refused, where it had to be.
         first_s: From a fresh process to all rows of an unknown kernel, median.
         known_s: From the start of a process to the first row of a known kernel, median.
         anonymous_mb: Peak of anonymous memory of a first attach.
@@ -48,6 +51,7 @@ class Verdict(msgspec.Struct, kw_only=True):
     processes: int = 0
     wrong: list[str] = []
     skipped: str = ""
+    refused: str = ""
     first_s: float = 0.0
     known_s: float = 0.0
     anonymous_mb: float = 0.0
@@ -58,11 +62,16 @@ class Verdict(msgspec.Struct, kw_only=True):
 def judged(cell: Cell) -> Verdict:
     """Run one cell. What cannot be booted here is skipped, with the reason."""
     verdict = Verdict(cell=cell.name, vcpus=cell.smp)
+    kernel = BUILT / cell.vendor / "kernel" if cell.vendor else None
+    if kernel and not kernel.is_file():
+        verdict.skipped = f"not built: matrix/vendor/build.sh {cell.vendor}"
+        return verdict
     try:
         vm = lab.up(
             cell.device,
             f"matrix-{cell.name}",
-            suite=cell.suite,
+            suite=cell.suite or None,
+            kernel=kernel,
             memory=cell.memory,
             smp=cell.smp,
             append=cell.append,
@@ -78,10 +87,15 @@ def judged(cell: Cell) -> Verdict:
         with yamori.open(vm.target, cache=False) as guest:
             describe(verdict, guest)
             verdict.wrong = list(differences(vm, guest))
+            if cell.refused:
+                verdict.wrong.append("it should have been refused")
         if not verdict.wrong:
             timed(verdict, vm)
     except YamoriError as error:
-        verdict.wrong.append(str(error))
+        if cell.refused and cell.refused in str(error):
+            verdict.kernel, verdict.refused = vm.run("uname -r").output.strip(), str(error)
+        else:
+            verdict.wrong.append(str(error))
     finally:
         vm.down()
     return verdict
@@ -123,6 +137,13 @@ def differences(vm: lab.Machine, guest: Guest) -> Iterator[str]:
             yield f"{command} says {said!r}, seen is {seen!r}"
     yield from _processes(vm, guest)
     kallsyms = vm.run("grep sys_ /proc/kallsyms", timeout=300).output
+    if not kallsyms.startswith(tuple("0123456789abcdef")):  # nothing names the system calls; they must not be guessed
+        try:
+            guest.syscall()
+        except ProfileError:
+            return
+        yield "system calls, of which this kernel has no names"
+        return
     for table in ("native", "compat") if guest.profile.architecture == "aarch64" else ("native",):
         result = guest.syscall(table)
         if not result.complete or not 350 < len(result) < 700:

@@ -59,11 +59,12 @@ def summary(verdicts: Iterable[Verdict]) -> str:
 
 def row(verdict: Verdict, cell: Cell) -> str:
     """Return a cell's line of the table."""
-    result = "right" if not verdict.wrong else "<br>".join(["**wrong**", *verdict.wrong[:3]]).replace("|", "\\|")
+    right = f"right: refused ({verdict.refused})" if verdict.refused else "right"
+    result = right if not verdict.wrong else "<br>".join(["**wrong**", *verdict.wrong[:3]]).replace("|", "\\|")
     btf = "" if verdict.contradicted is None else f", {verdict.contradicted} against BTF"
     parts = (
         f"{cell.device}{f', {cell.what}' if cell.what else ''}",
-        cell.suite,
+        cell.suite or "own build",
         verdict.kernel,
         verdict.machine,
         f"{verdict.memory_mb} MB",

@@ -459,3 +459,17 @@ def test_steps_are_told_once_each() -> None:
     assert names[0] == "scan of RAM"
     assert set(names) >= {"init_task", "kallsyms", "VMCOREINFO", "RAM base", "translation root", "banner", "inference"}
     assert discovery.MOST_LOOKED_AT < 100
+
+
+@machines
+def test_random_order_of_members_is_recognised(machine: Machine) -> None:
+    """CONFIG_RANDSTRUCT: what init_task holds is there, but not side by side; seen on a 6.1 kernel built so."""
+    guest = build(machine, Shape(gaps=(14, 16)))
+    init = guest.symbols["init_task"]
+    guest.words(guest.member(init, "parent"), 0)
+    guest.words(guest.member(init, "thread_node") - 2 * machine.word, init)
+    with pytest.raises(ProfileError, match=r"random order \(CONFIG_RANDSTRUCT\)"):
+        discover(guest.memory())
+    guest.words(guest.member(init, "real_parent"), 0)  # only two are left: that is no init_task
+    with pytest.raises(NoKernelError):
+        discover(guest.memory())

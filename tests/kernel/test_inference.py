@@ -294,3 +294,15 @@ def test_pointers_that_have_the_bit_of_kernel_threads_are_no_flags() -> None:
         where = ARM.linear + 0x1000 * number
         guest.words(task.gva + at, where if number % 2 else where + 4, 1, where | bit if is_kernel else where & ~bit)
     assert_whole(guest)
+
+
+@machines
+def test_clock_that_only_ticks(machine: Machine) -> None:
+    """Without high-resolution timers most kernel threads are started in the same few ticks; seen on a small 6.1."""
+    plans: list[Plan] = [
+        (*plan[:6], plan[6] if plan[1] != 2 else (0.02, 0.03, 0.03, 0.04, 0.15)[index // 6])
+        for index, plan in enumerate(crowd())
+    ]
+    assert inferred(discover(build(machine, plans=plans).memory())).member("task_struct", "start_boottime")
+    births = [(second * 10**7 + 1, second * 10**7 + 1) for second in (2, 3, 4, 5) for _ in range(5)]
+    assert not are_births(births, [])  # equal, and no ticks

@@ -164,6 +164,8 @@ class Discovery:
             self.doubt(f"{sightings.bytes_lost >> 10} KB of RAM could not be read")
         self.sort_out()
         if not self.candidates:
+            if first_task.is_shuffled(self.memory, self.places["init_task"]):
+                raise ProfileError(SHUFFLED, hint="nothing of such a kernel is guessed, and it is not supported yet")
             why = "; ".join([self._why_none(sightings.bytes_read), *self.doubts])
             raise NoKernelError(why, hint="if the VM is still booting, try again")
 
@@ -410,6 +412,8 @@ class Discovery:
             self.doubt(f"{self.given.source} and what holds in memory disagree on {against}")
         return [*sources, inferred]
 
+
+SHUFFLED = "the members of this kernel's structures are in random order (CONFIG_RANDSTRUCT)"
 
 TEXT_BEGINS = ("_stext", "_text")
 TEXT_ENDS = ("_etext", "__start_rodata")

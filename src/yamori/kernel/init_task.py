@@ -12,7 +12,7 @@ import operator
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import compress, count, islice
 from typing import NamedTuple
 
@@ -35,6 +35,9 @@ LEADER_WORDS = 6
 """Words from ``real_parent`` to ``group_leader``: ``parent``, ``children`` and ``sibling`` lie between."""
 
 MOST_PARENTS = 8
+MOST_SHUFFLED = 256
+LEAST_HEADS = 3  # list heads of a task that point to themselves; 14 to 117 seen
+SELVES = 3  # real_parent, parent, group_leader
 PAGE_MASK = 0xFFF  # every granule and the image's alignment are multiples of 4 KiB
 
 
@@ -136,6 +139,48 @@ def _examine(memory: PhysicalMemory, comm: int, word_size: int, parents: list[tu
             if votes >= 3 and comm - REACH < value - image_offset < place:
                 return InitTask(value, value - image_offset, image_offset, comm, word_size, votes)
     return None
+
+
+def is_shuffled(memory: PhysicalMemory, hits: Iterable[int]) -> bool:
+    """Say whether there is an ``init_task`` whose members are in another order than in every kernel without RANDSTRUCT.
+
+    Its list heads point to themselves and its three pointers to the task itself are there, but nowhere as neighbours
+    (``CONFIG_RANDSTRUCT_FULL``, a plugin of gcc since 4.13, 313dd1b62921).
+
+    Args:
+        memory: The guest's RAM.
+        hits: Where ``NEEDLE`` was seen; a few hundred of them are looked at.
+    """
+    for hit in _in_rounds(hits)[:MOST_SHUFFLED]:
+        try:
+            named = memory.read(GPA(hit), COMM_LENGTH) in COMMS
+        except MemoryFault:
+            continue
+        if named and any(_is_self(memory, hit & -size, size) for size in (8, 4)):  # comm may lie anywhere now
+            return True
+    return False
+
+
+def _is_self(memory: PhysicalMemory, comm: int, word_size: int) -> bool:
+    start, words = _window(memory, comm, word_size)
+    lowest = LOWEST_KERNEL_GVA[word_size]
+    twice = compress(range(len(words)), map(operator.eq, words, islice(words, 1, None)))
+    pairs = ((start + index * word_size, words[index]) for index in twice if words[index] >= lowest)
+    heads = Counter(value - place for place, value in pairs if not (value - place) & PAGE_MASK)
+    if not heads or heads.most_common(1)[0][1] < LEAST_HEADS:
+        return False
+    image_offset = heads.most_common(1)[0][0]
+    tasks = Counter(word for word in words if comm - REACH < word - image_offset <= comm)
+    own = Counter(value for place, value in _heads(start, words, word_size, image_offset))
+    return any(count - own[word] >= SELVES and word % word_size == 0 for word, count in tasks.items())
+
+
+def _heads(start: int, words: array[int], word_size: int, image_offset: int) -> Iterator[tuple[int, int]]:
+    """Yield (GPA, value) of both words of list heads that point to themselves."""
+    for index, word in enumerate(words):
+        place = start + index * word_size
+        if word - image_offset in {place, place - word_size}:
+            yield place, word
 
 
 def _window(memory: PhysicalMemory, comm: int, word_size: int) -> tuple[int, array[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -15,6 +16,10 @@ MASKS = frozenset(((1 << bits) - 1).to_bytes(8, "little") * 3 for bits in CAPABI
 SECOND = 1_000_000_000
 BOOT = 1000 * SECOND
 """Half of the kernel threads at least were started so early."""
+MILLISECOND = SECOND // 1000
+LEAST_BIRTHS = 4
+"""Different times at which kernel threads were started, where the clock only ticks (``CONFIG_HIGH_RES_TIMERS`` is off,
+or not switched on yet): many are started in one tick, whose length is a whole number of milliseconds."""
 APART = SECOND // 100
 """Between ``start_time`` and ``start_boottime`` of a task that was started before the guest ever slept."""
 
@@ -108,9 +113,13 @@ def are_births(kernel_threads: Sequence[tuple[int, int]], users: Sequence[tuple[
     wrong = sum(not 0 <= start <= boot for start, boot in times)
     early = sum(boot - start < APART and 0 < start < BOOT for start, boot in kernel_threads)
     falls = sum(after < before for column in zip(*kernel_threads, strict=True) for before, after in pairwise(column))
+    born = Counter(kernel_threads)
+    ticks = len(born) >= LEAST_BIRTHS and all(
+        number == 1 or not start % MILLISECOND for (start, _), number in born.items()
+    )
     return (
         wrong <= max(1, len(times) // 16)
         and early * 2 >= total
-        and len(set(kernel_threads)) * 2 > total
+        and (len(born) * 2 > total or ticks)
         and falls * 4 <= total
     )
