@@ -107,7 +107,7 @@ VENDOR = (
     Cell("riscv64", "", "functions only", vendor="riscv64-sv39"),
     Cell("x86-64", "", "no kallsyms", vendor="x86-64-tiny"),
 )
-"""Small kernels as vendors build them, from Debian's sources; ``matrix/vendor/build.sh`` makes them, in half an hour."""
+"""Small kernels as vendors build them, from Debian's sources: ``matrix/vendor/build.sh`` makes them in half an hour."""
 
 FAST = ("armv7-bullseye", "arm64-sid", "arm64-16k-trixie", "riscv64-trixie-sv39")
 """What CI runs: an old and a new kernel, and the formats that no other test boots."""
