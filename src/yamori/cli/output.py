@@ -86,6 +86,16 @@ def _reading() -> Iterator[Callable[[int, int], None] | None]:
         yield progress
 
 
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on a terminal what takes a while and cannot tell how long."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with stderr().status(what):
+        yield
+
+
 LARGE = 256 << 20  # smaller guests are read in less than half a second
 
 

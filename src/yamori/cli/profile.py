@@ -59,7 +59,8 @@ def build(
 
     if vmlinux is None and system_map is None:
         raise typer.BadParameter("nothing to build from: give --vmlinux, --system-map, or both")
-    made = portable.of_vmlinux(vmlinux, struct or ()) if vmlinux else portable.Portable(provenance="system.map")
+    with output.waiting(f"reading {safe(str(vmlinux))}"):
+        made = portable.of_vmlinux(vmlinux, struct or ()) if vmlinux else portable.Portable(provenance="system.map")
     if system_map:
         symbols = systemmap.load(system_map)
         made.word_size = 8 if any(row.address >> 32 for row in symbols) else 4
