@@ -46,7 +46,6 @@ build() {
     case $target in bzImage) image=arch/x86/boot/bzImage ;; *) image=arch/$arch/boot/$target ;; esac
     cp "$objects/vmlinux" "$objects/System.map" "$out/$name/"
     cp "$objects/.config" "$out/$name/config"
-    find "$objects/arch/$arch/boot/dts" -name 'versatile-pb.dtb' -exec cp {} "$out/$name/" \; 2>/dev/null || true
     cp "$objects/$image" "$out/$name/kernel"
     rm -rf "$objects"
 }
