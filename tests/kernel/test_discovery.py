@@ -120,7 +120,16 @@ def test_base_of_ram_is_told_by_the_page_tables(machine: Machine, base: int) -> 
     assert kernel.profile.doubts == []
 
 
-def test_base_that_nothing_tells_is_asked_for() -> None:
+@machines
+def test_base_is_told_by_the_image_where_nothing_names_the_root(machine: Machine) -> None:
+    guest = build(replace(machine, base=0x4000_0000), Shape(kallsyms=False, vmcoreinfo=False))
+    kernel = discover(guest.memory(base=0), base_known=False)
+    assert kernel.memory.regions[0].gpa == 0x4000_0000
+    assert processes(kernel) == guest.rows(threads=True)
+
+
+def test_base_that_nothing_tells_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "image_tables", lambda _: ())
     guest = build(ARM, Shape(kallsyms=False, vmcoreinfo=False))
     with pytest.raises(NoKernelError, match="--ram-base"):
         discover(guest.memory(base=0), base_known=False)

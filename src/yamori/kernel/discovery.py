@@ -23,7 +23,7 @@ from yamori.kernel.memo import Memo
 from yamori.kernel.profile import Profile, Step
 from yamori.kernel.rambase import Rebased, find_base
 from yamori.kernel.ranking import ranked
-from yamori.kernel.root import Anchor, Evidence, Named, Root, find_root, init_mm_tables, search_root
+from yamori.kernel.root import Anchor, Evidence, Named, Root, find_root, image_tables, init_mm_tables, search_root
 from yamori.kernel.scan import Progress, scan
 from yamori.kernel.symbols import Symbols
 from yamori.kernel.types import Types
@@ -207,22 +207,26 @@ class Discovery:
     def find_base(self) -> None:
         """Learn from the page tables where RAM starts, and count addresses from there."""
         with self.step("RAM base") as outcome:
-            for init in self.candidates[:MOST_LED]:
-                tables = [named.gva - init.image_offset for named in self._named(init)]
-                evidence = Evidence(self.memory, init, self._anchors())
-                more = init_mm_tables(evidence, self._texts())
-                base = find_base(evidence, chain(tables, more))
-                if base is not None:
-                    self.memory, self.base = Rebased(self.memory, base), base
-                    self.places = {name: [place + base for place in places] for name, places in self.places.items()}
-                    outcome(f"{base:#x}", "page tables", "inferred")
-                    break
-            else:
+            base = next((base for base in self._bases() if base is not None), None)
+            if base is None:
                 raise NoKernelError(
                     "the RAM base cannot be told from the page tables", hint="give it with --ram-base, as in 0x40000000"
                 )
+            self.memory, self.base = Rebased(self.memory, base), base
+            self.places = {name: [place + base for place in places] for name, places in self.places.items()}
+            outcome(f"{base:#x}", "page tables", "inferred")
         self.steps = [step for step in self.steps if step.name not in ("kallsyms", "VMCOREINFO")]
         self.sort_out()
+
+    def _bases(self) -> Iterator[int | None]:
+        """Yield what each candidate says, first by what leads to its root, then by the pages of its image."""
+        for init in self.candidates[:MOST_LED]:
+            tables = [named.gva - init.image_offset for named in self._named(init)]
+            evidence = Evidence(self.memory, init, self._anchors())
+            yield find_base(evidence, chain(tables, init_mm_tables(evidence, self._texts())))
+        for init in self.candidates[:MOST_SEARCHED] if self.searching else ():
+            evidence = Evidence(self.memory, init, self._anchors())
+            yield find_base(evidence, image_tables(evidence))
 
     def find_root(self) -> None:
         """Prove ``init_task`` and the kernel's translation root together."""
