@@ -27,7 +27,7 @@ from yamori.probes.banner_text import parse
 from yamori.probes.plist import plist
 from yamori.probes.run import run_probe
 from yamori.probes.syscall import syscall
-from yamori.records import Banner, Process, Result, SystemCall
+from yamori.records import Banner, Process, Program, Result, SystemCall
 
 if TYPE_CHECKING:
     from yamori.detectors.known_trouble import Trouble
@@ -93,6 +93,14 @@ class Guest:
         with _named(self.vm):
             self._check()
             return plist(self.kernel, threads=threads)
+
+    def programs(self) -> Result[Program]:
+        """List every process with its executable and arguments."""
+        from yamori.probes.programs import programs  # noqa: PLC0415  rarely asked for
+
+        with _named(self.vm):
+            self._check()
+            return programs(self.kernel)
 
     def run(self, probe: Probe, arguments: tuple[int, ...] = ()) -> Result[Any]:
         """Run a probe of one's own.

@@ -109,6 +109,22 @@ class Process(Row, frozen=True):
     task: Address
 
 
+class Program(Process, frozen=True):
+    """One process with what it runs.
+
+    Attributes:
+        executable: Path of the file that it was started from, in the guest's root; ``None`` for a kernel thread, and
+            where it is not known.
+        deleted: Whether that file is no longer in its directory.
+        arguments: Its command line, as the process has it now; ``None`` for a kernel thread, and where it is not in
+            memory.
+    """
+
+    executable: str | None
+    deleted: bool | None
+    arguments: str | None
+
+
 R = TypeVar("R", bound=Row)
 
 

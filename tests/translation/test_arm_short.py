@@ -32,14 +32,19 @@ class Mapped(NamedTuple):
 class Tables:
     """A first-level table at ``root`` and the second-level tables behind it."""
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, *, linux: bool) -> None:
         self.root = root
+        self.linux = linux  # two tables of Linux's lie before two of the hardware's in each page
         self.first = bytearray(0x4000)
         self.second: dict[int, bytearray] = {}
+        self.shadows: dict[int, bytearray] = {}
         self.pages: list[Mapped] = []
 
-    def map(self, gva: int, size: int, gpa: int, access: int, never: int, junk: int) -> None:
-        """Map a page; ``junk`` is for the fields that do not matter: domain, TEX, C, B, S, nG, NS."""
+    def map(self, gva: int, size: int, gpa: int, access: int, never: int, junk: int, *, aged: bool) -> None:
+        """Map a page; ``junk`` is for the fields that do not matter: domain, TEX, C, B, S, nG, NS.
+
+        A small page that has ``aged`` is not in the hardware's table.
+        """
         ap, apx = access & 3, access >> 2
         first = gva // MIB
         if size >= SECTION:
@@ -56,7 +61,8 @@ class Tables:
             # PXN is the table's: it is set in the tables of every other MiB, and never asked of the leaf.
             never = (first & 1) << 1 | never & 1
             if self.get(self.first, first) == 0:
-                table = self.root + 0x4000 + len(self.second) * 0x400
+                number = len(self.second)
+                table = self.root + 0x4000 + number // 2 * 0x1000 + number % 2 * 0x400 + 0x800 * self.linux
                 self.put(self.first, first, 1 | (first & 1) << 2 | junk & 0x3E8 | table)
                 self.second[table] = bytearray(0x400)
             if self.get(self.first, first) & 3 != 1:
@@ -65,18 +71,25 @@ class Tables:
             entry = gpa | junk & 0xC0C | ap << 4 | apx << 9
             entry |= 2 | junk & 0x1C0 | never & 1 if size == SMALL else 1 | junk & 0x7000 | (never & 1) << 15
             index = gva >> 12 & 255
-            if any(self.get(second, index + i) for i in range(size // SMALL)):
+            tables = second, self.shadows.get(id(second), bytes(0x400))
+            if any(self.get(table, index + i) for table in tables for i in range(size // SMALL)):
                 return
+            if aged and self.linux and size == SMALL:
+                # Linux's own: L_PTE_* of arch/arm/include/asm/pgtable-2level.h
+                writable, user = ACCESS[access]
+                entry = gpa | 1 | (not writable) << 7 | user << 8 | (never & 1) << 9 | junk & 0x47E
+                second = self.shadows.setdefault(id(second), bytearray(0x400))
             for i in range(size // SMALL):
                 self.put(second, index + i, entry)
         writable, user = ACCESS[access]
         self.pages.append(Mapped(gva, size, gpa, (bool(writable), not never, bool(user))))
 
     def memory(self) -> BytesMemory:
-        return BytesMemory({self.root: self.first, **self.second})
+        shadows = {place - 0x800: self.shadows.get(id(table), bytes(0x400)) for place, table in self.second.items()}
+        return BytesMemory({self.root: self.first, **self.second, **(shadows if self.linux else {})})
 
     @staticmethod
-    def get(table: bytearray, index: int) -> int:
+    def get(table: bytes | bytearray, index: int) -> int:
         return int.from_bytes(table[index * 4 : index * 4 + 4], "little")
 
     @staticmethod
@@ -91,14 +104,14 @@ PLACES = st.integers(0, (1 << 40) - 1).map(lambda number: number * 0x9E_3779_B97
 
 @st.composite
 def tables(draw: st.DrawFn) -> Tables:
-    made = Tables(draw(JUNK) >> 16 << 16)
+    made = Tables(draw(JUNK) >> 16 << 16, linux=draw(st.booleans()))
     bases = draw(st.lists(JUNK, min_size=1, max_size=2))
     for _ in range(draw(st.integers(1, 12))):
         size = draw(st.sampled_from([SMALL, LARGE, SECTION, SUPERSECTION]))
         gva = (draw(st.sampled_from(bases)) ^ draw(st.integers(0, 3)) << draw(st.integers(12, 30))) & -size
         gpa = draw(PLACES) >> (0 if size == SUPERSECTION else 8) & -size
         access = draw(st.sampled_from(sorted(ACCESS)))
-        made.map(gva, size, gpa, access, draw(st.integers(0, 3)), draw(JUNK))
+        made.map(gva, size, gpa, access, draw(st.integers(0, 3)), draw(JUNK), aged=draw(st.booleans()))
     return made
 
 
@@ -138,11 +151,16 @@ def forms() -> Iterator[Case]:
     """Yield each bit alone, all access permissions of every kind of page, reserved forms, and more than 32 bits."""
     for size in (SMALL, LARGE, SECTION, SUPERSECTION):
         for access, never, bit in ((a, n, b) for a in (0, 1, 6) for n in (0, 1, 2) for b in range(20)):
-            made = Tables(0xFFFF_0000)
-            made.map(
-                0xD234_0000 & -size, size, (1 << (40 if size == SUPERSECTION else 32)) - size, access, never, 1 << bit
-            )
-            yield from cases(made, set())
+            for aged in (False, True):
+                made = Tables(0xFFFF_0000, linux=aged)
+                gpa = (1 << (40 if size == SUPERSECTION else 32)) - size
+                made.map(0xD234_0000 & -size, size, gpa, access, never, 1 << bit, aged=aged)
+                yield from cases(made, set())
+    for shadow in (0, 2, 0xFFFF_F801):  # none, a swapped page's, one that nobody may use (PROT_NONE)
+        made = Tables(0xFFFF_0000, linux=True)
+        made.map(0xD234_5000, SMALL, 0x5000, 1, 0, 0, aged=True)
+        made.put(next(iter(made.shadows.values())), 0x45, shadow)
+        yield Case(ArmShort(), made.memory(), made.root, 0xD234_5000, None)
     gva = 0x123_4567
     for access, (writable, user) in ACCESS.items():
         section, page = (access & 3) << 10 | access >> 2 << 15, (access & 3) << 4 | access >> 2 << 9

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +15,7 @@ from yamori.cli.llview import ProbeName, compiling, find_probe, given_for
 from yamori.cli.output import AsJson, NoCache, RamBase, SystemMap, Target, Vmlinux, safe
 from yamori.cli.tables import rows_table
 from yamori.cli.tree import draw
-from yamori.records import Process, SystemCall
+from yamori.records import Process, Program, Result, SystemCall
 
 if TYPE_CHECKING:
     from yamori.detectors.known_trouble import KnownTrouble, Trouble
@@ -84,12 +84,15 @@ def syscall(
     raise typer.Exit(output.conclude(result))
 
 
-@app.command(epilog="Examples: yamori plist lab:armv7 --tree, yamori plist qemu:gateway --threads --json")
+@app.command(
+    epilog="Examples: yamori plist lab:armv7 --tree, yamori plist lab:arm64 --wide, yamori plist --threads --json"
+)
 def plist(
     target: Target = None,
     *,
     threads: Annotated[bool, typer.Option("--threads", help="Show every thread.")] = False,
     tree: Annotated[bool, typer.Option("--tree", help="Draw who started whom.")] = False,
+    wide: Annotated[bool, typer.Option("--wide", help="Show executables and arguments, too.")] = False,
     vmlinux: Vmlinux = None,
     symbols: SystemMap = None,
     ram_base: RamBase = None,
@@ -97,8 +100,10 @@ def plist(
     as_json: AsJson = False,
 ) -> None:
     """List every process that the kernel's own list of tasks holds."""
+    if wide and threads:
+        raise typer.BadParameter("--wide is of processes, not of --threads")
     with output.opened(target, vmlinux, symbols, ram_base, cache=not no_cache) as guest:
-        result = guest.plist(threads=threads)
+        result: Result[Any] = guest.programs() if wide else guest.plist(threads=threads)
         if as_json:
             output.print_json(output.envelope("plist", guest, result))
         else:
@@ -204,9 +209,11 @@ PROCESS_HEADINGS = {
 }
 
 
-def _print_processes(rows: list[Process], *, tree: bool) -> None:
+def _print_processes(rows: Sequence[Process], *, tree: bool) -> None:
     with_threads = any(row.pid != row.tgid for row in rows)
     headings = {"tgid": "right", **PROCESS_HEADINGS} if with_threads else PROCESS_HEADINGS
+    if any(isinstance(row, Program) for row in rows):
+        headings = {**PROCESS_HEADINGS, "executable": "left", "arguments": "left"}
     ordered: Iterator[tuple[str, Process]] = draw(rows) if tree else (("", row) for row in rows)
     output.print_table(headings, (_process_cells(row, branch, with_threads=with_threads) for branch, row in ordered))
 
@@ -216,4 +223,8 @@ def _process_cells(row: Process, branch: str, *, with_threads: bool) -> tuple[st
     start = "?" if row.start_time is None else f"{row.start_time:.2f}"
     ids = ("?" if value is None else str(value) for value in (row.uid, row.gid))
     cells = (str(row.pid), str(row.ppid), *ids, row.state or "?", start, branch + comm)
+    if isinstance(row, Program):
+        deleted = " (deleted)" if row.deleted else ""
+        unknown = "" if row.kthread or row.state == "Z" else "?"
+        return (*cells, (row.executable or unknown) + deleted, unknown if row.arguments is None else row.arguments)
     return (str(row.tgid), *cells) if with_threads else cells

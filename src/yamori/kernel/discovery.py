@@ -7,6 +7,7 @@ from bisect import bisect
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 
 from yamori.address import GPA, GVA
@@ -15,18 +16,20 @@ from yamori.kernel import btf, kallsyms, vmcoreinfo
 from yamori.kernel import init_task as first_task
 from yamori.kernel import uts as names
 from yamori.kernel.btf import BtfTypes
+from yamori.kernel.deferred import Deferred
 from yamori.kernel.given import Given, link_slide, of_another_kernel
 from yamori.kernel.inference import infer
 from yamori.kernel.init_task import InitTask
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.memo import Memo
 from yamori.kernel.profile import Profile, Step
+from yamori.kernel.programs import programs
 from yamori.kernel.rambase import Rebased, find_base
 from yamori.kernel.ranking import ranked
 from yamori.kernel.root import Anchor, Evidence, Named, Root, find_root, image_tables, init_mm_tables, search_root
 from yamori.kernel.scan import Progress, scan
 from yamori.kernel.symbols import Symbols
-from yamori.kernel.types import Types
+from yamori.kernel.types import Member, Types
 from yamori.kernel.uts import Uts
 from yamori.kernel.vmcoreinfo import VmCoreInfo
 from yamori.memory.physical import PhysicalMemory, read_some
@@ -414,7 +417,12 @@ class Discovery:
                 break
         if self.given.types and (against := inferred.disagreements(self.given.types)):
             self.doubt(f"{self.given.source} and what holds in memory disagree on {against}")
-        return [*sources, inferred]
+        known: list[Types] = [*sources, inferred]
+        return [*sources, Deferred([programs(space, init, partial(_member, known))]), inferred]
+
+
+def _member(sources: list[Types], struct: str, path: str) -> Member | None:
+    return next((member for types in sources if (member := types.member(struct, path))), None)
 
 
 SHUFFLED = "the members of this kernel's structures are in random order (CONFIG_RANDSTRUCT)"

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from yamori.address import GVA
+from yamori.address import GPA, GVA
 from yamori.errors import Fault
 from yamori.kernel.init_task import COMM_LENGTH, InitTask
 from yamori.translation.space import AddressSpace
@@ -26,12 +26,12 @@ BEHIND_COMM = 2048  # fs, files, nsproxy, signal follow comm closely
 KTHREADD = b"kthreadd".ljust(COMM_LENGTH, b"\0")
 
 
-class Task(NamedTuple):
-    """One task of the sample.
+class Object(NamedTuple):
+    """The first bytes of one of the kernel's objects.
 
     Attributes:
-        gva: Address of its ``task_struct``.
-        data: The bytes of ``task_struct`` up to ``BEHIND_COMM`` behind ``comm``.
+        gva: Where it lies.
+        data: Its bytes; of a ``task_struct`` those up to ``BEHIND_COMM`` behind ``comm``.
         word_size: Bytes of a pointer.
     """
 
@@ -50,6 +50,10 @@ class Task(NamedTuple):
     def u64(self, offset: int) -> int:
         """Return the ``u64`` at ``offset``."""
         return int.from_bytes(self.data[offset : offset + 8], "little")
+
+
+Task = Object
+"""The beginning of a ``task_struct``."""
 
 
 class Family(NamedTuple):
@@ -97,6 +101,14 @@ class Sample:
     users: list[Task] = field(default_factory=list)
 
 
+def translated(space: AddressSpace, gva: int) -> GPA | None:
+    """Return where ``gva`` lies in RAM, or ``None`` where it is not mapped."""
+    try:
+        return GPA(space.translate(GVA(gva)).gpa)
+    except Fault:
+        return None
+
+
 class Reader:
     """Reads tasks and pointers; what cannot be read is ``None``.
 
@@ -113,8 +125,12 @@ class Reader:
 
     def task(self, gva: int) -> Task | None:
         """Return the task at ``gva``."""
-        data = self.read(gva, self.comm + BEHIND_COMM)
-        return None if data is None else Task(gva, data, self.word_size)
+        return self.object(gva, self.comm + BEHIND_COMM)
+
+    def object(self, gva: int, size: int) -> Object | None:
+        """Return the first ``size`` bytes of the object at ``gva``."""
+        data = self.read(gva, size)
+        return None if data is None else Object(gva, data, self.word_size)
 
     def read(self, gva: int, size: int) -> bytes | None:
         """Return ``size`` bytes at ``gva``."""

@@ -21,6 +21,16 @@ LOWEST_KERNEL_GVA = 0x3F00_0000
 """The lowest address that an Arm kernel uses: modules lie in the 16 MiB below ``PAGE_OFFSET``
 (``arch/arm/include/asm/memory.h``), which is 0x40000000 at the least (``CONFIG_VMSPLIT_1G``)."""
 
+HARDWARE_HALF = 0x800
+"""Bytes before a page's two second-level tables of the hardware: the two of Linux."""
+
+# Of Linux's own entries: arch/arm/include/asm/pgtable-2level.h
+L_PTE_PRESENT = 1 << 0
+L_PTE_RDONLY = 1 << 7
+L_PTE_USER = 1 << 8
+L_PTE_XN = 1 << 9
+L_PTE_NONE = 1 << 11
+
 SMALL_PAGE = 1 << 12
 LARGE_PAGE = 1 << 16
 SECTION = 1 << 20
@@ -105,8 +115,30 @@ def second_level(table: u64, gva: u64) -> Mapping:
     if entry & 2:
         return leaf(gva, entry & 0xFFFF_F000, SMALL_PAGE, access, privileged_never | (entry & 1))
     if entry & 1 == 0:
-        stop("its second-level entry is invalid", entry)
+        return linux_entry(table, gva)
     return leaf(gva, entry & 0xFFFF_0000, LARGE_PAGE, access, privileged_never | (entry >> 15 & 1))
+
+
+@helper
+def linux_entry(table: u64, gva: u64) -> Mapping:
+    """Read the entry that Linux keeps for itself, 2 KiB before the one of the hardware, in the same page.
+
+    The hardware's is 0 while a page that is in memory was not used since it was last looked at, or since a fork
+    (``pte_mkold``), for these CPUs have no bit for that: see the top of ``arch/arm/include/asm/pgtable-2level.h``
+    (order of the halves since 2.6.38, d30e45eeabef).
+    """
+    entry: u64 = 0
+    if table & HARDWARE_HALF:
+        entry = u64(phys_u32((table & 0xFFFF_FC00) - HARDWARE_HALF + (gva >> 12 & 0xFF) * 4))
+    if entry & L_PTE_PRESENT == 0 or entry & L_PTE_NONE:
+        stop("its second-level entry is invalid", entry)
+    return Mapping(
+        gpa=(entry & 0xFFFF_F000) | (gva & (SMALL_PAGE - 1)),
+        page_size=SMALL_PAGE,
+        writable=entry & L_PTE_RDONLY == 0,
+        executable=entry & L_PTE_XN == 0 and table & 4 == 0,
+        user=entry & L_PTE_USER != 0,
+    )
 
 
 @helper
