@@ -24,6 +24,7 @@ from yamori.llview.language import Probe
 from yamori.memory.host import HostMemory
 from yamori.probes.banner import banner
 from yamori.probes.banner_text import parse
+from yamori.probes.listings import listing
 from yamori.probes.plist import plist
 from yamori.probes.run import run_probe
 from yamori.probes.syscall import syscall
@@ -101,6 +102,16 @@ class Guest:
         with _named(self.vm):
             self._check()
             return programs(self.kernel)
+
+    def listing(self, name: str) -> Result[Any]:
+        """List what the guest has of a kind: see ``yamori.probes.listings``.
+
+        Args:
+            name: Such as ``modules``.
+        """
+        with _named(self.vm):
+            self._check()
+            return listing(name)(self.kernel)
 
     def run(self, probe: Probe, arguments: tuple[int, ...] = ()) -> Result[Any]:
         """Run a probe of one's own.

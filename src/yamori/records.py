@@ -125,6 +125,26 @@ class Program(Process, frozen=True):
     arguments: str | None
 
 
+class Module(Row, frozen=True):
+    """One module of the kernel's.
+
+    Attributes:
+        name: Its name.
+        state: ``L`` (live), ``C`` (coming), ``G`` (going) or ``U`` (being built up).
+        base: Where its code begins; ``None`` where that is not known.
+        size: Bytes of all memory that it keeps.
+        taints: Bits of ``module.taints``: what the kernel holds against it; ``None`` where they are not known.
+        module: Address of its ``struct module``.
+    """
+
+    name: str
+    state: str
+    base: Address | None
+    size: int | None
+    taints: Address | None
+    module: Address
+
+
 R = TypeVar("R", bound=Row)
 
 

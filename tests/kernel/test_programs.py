@@ -3,75 +3,31 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any, cast
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.kernel.heap import SIZE, Heap
 
-from yamori.address import GVA
-from yamori.errors import TranslationFault
 from yamori.kernel.dentries import Dentries, Shape
 from yamori.kernel.programs import BOUNDS, _Programs
 from yamori.kernel.sample import Object, Reader, Sample
 from yamori.kernel.types import Member
-from yamori.translation.space import AddressSpace
 
-SIZE = 1 << 16
 MM, EXE, PATH = 0x80, 0x3A0, 0x98
 """Where ``task->mm``, ``mm->exe_file`` and ``file->f_path.dentry`` are here, but for alignment."""
 
 
 @dataclass
-class Heap:
-    """A kernel's memory from ``base`` on; everything else is not mapped."""
+class Filesystem(Heap):
+    """A heap with what programs and their files have in it; ``padded`` where 64-bit numbers are aligned to 8."""
 
-    word: int
     padded: bool = False
-    base: int = 0
-    data: bytearray = field(default_factory=lambda: bytearray(SIZE))
-    free: int = 0x100
-
-    def __post_init__(self) -> None:
-        self.base = 0xC0000000 if self.word == 4 else 0xFFFF_8880_0000_0000
-
-    def new(self, size: int) -> int:
-        at = self.free
-        self.free += -(-size // 64) * 64
-        return self.base + at
-
-    def put(self, gva: int, value: int, size: int = 0) -> None:
-        at = gva - self.base
-        self.data[at : at + (size or self.word)] = value.to_bytes(size or self.word, "little")
-
-    def text(self, gva: int, value: bytes) -> None:
-        at = gva - self.base
-        self.data[at : at + len(value) + 1] = value + b"\0"
-
-    # what Reader asks of an AddressSpace
-
-    @property
-    def geometry(self) -> Any:
-        return SimpleNamespace(canonical=lambda gva: gva >= self.base, root_alignment=4096)
-
-    def read(self, gva: int, size: int) -> bytes:
-        at = gva - self.base
-        if not 0 <= at <= SIZE - size:
-            raise TranslationFault(GVA(gva), "nothing is there")
-        return bytes(self.data[at : at + size])
-
-    def pointer(self, gva: int) -> int:
-        return int.from_bytes(self.read(gva, self.word), "little")
-
-    def translate(self, gva: int) -> Any:
-        raise TranslationFault(GVA(gva), "there are no tables here")
 
     @property
     def reader(self) -> Reader:
-        init = SimpleNamespace(word_size=self.word, comm=0x300, gpa=0, gva=self.base + SIZE - 64)
-        return Reader(cast("AddressSpace", self), cast("Any", init))
+        return Reader(self.space, self.init)
 
     # the kernel's objects
 
@@ -127,11 +83,11 @@ class Heap:
         return EXE if self.word == 8 else 0x190
 
 
-def heap(kind: str) -> Heap:
-    return Heap(8 if kind == "64" else 4, padded=kind == "arm")
+def heap(kind: str) -> Filesystem:
+    return Filesystem(8 if kind == "64" else 4, padded=kind == "arm")
 
 
-def look(memory: Heap, places: list[int]) -> _Programs:
+def look(memory: Filesystem, places: list[int]) -> _Programs:
     """Return what is found of programs whose ``mm_struct`` are at ``places``."""
     tasks = [Object(0, bytes(MM) + place.to_bytes(memory.word, "little"), memory.word) for place in places]
     reader = memory.reader
@@ -142,7 +98,7 @@ def look(memory: Heap, places: list[int]) -> _Programs:
     return found
 
 
-def system(memory: Heap, count: int = 6) -> list[int]:
+def system(memory: Filesystem, count: int = 6) -> list[int]:
     """Make programs that run files of a root filesystem and of one that is mounted on /usr/lib."""
     root = memory.dentry(b"/")
     usr = memory.dentry(b"usr", root)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from yamori.cli import output
+from yamori.cli import listings, output
 from yamori.cli.llview import ProbeName, compiling, find_probe, given_for
 from yamori.cli.output import AsJson, NoCache, RamBase, SystemMap, Target, Vmlinux, safe
 from yamori.cli.tables import rows_table
@@ -109,6 +109,9 @@ def plist(
         else:
             _print_processes(result.rows, tree=tree)
     raise typer.Exit(output.conclude(result))
+
+
+listings.add(app)
 
 
 def _argument(text: str) -> tuple[str, int]:

@@ -22,6 +22,7 @@ from yamori.kernel.inference import infer
 from yamori.kernel.init_task import InitTask
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.memo import Memo
+from yamori.kernel.modules import modules
 from yamori.kernel.profile import Profile, Step
 from yamori.kernel.programs import programs
 from yamori.kernel.rambase import Rebased, find_base
@@ -418,7 +419,8 @@ class Discovery:
         if self.given.types and (against := inferred.disagreements(self.given.types)):
             self.doubt(f"{self.given.source} and what holds in memory disagree on {against}")
         known: list[Types] = [*sources, inferred]
-        return [*sources, Deferred([programs(space, init, partial(_member, known))]), inferred]
+        finders = [programs(space, init, partial(_member, known)), modules(space, init, self._address)]
+        return [*sources, Deferred(finders), inferred]
 
 
 def _member(sources: list[Types], struct: str, path: str) -> Member | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from yamori.errors import ProfileError
+from yamori.kernel.deferred import Deferred
 from yamori.kernel.inference import STILL_BOOTING, InferredTypes
 from yamori.kernel.init_task import InitTask
 from yamori.kernel.root import Root
@@ -108,12 +109,11 @@ class Profile:
         )
 
     def address(self, *names: str) -> int | None:
-        """Return the GVA of the first of ``names`` that any source of symbols has, or ``None``."""
-        for name in names:
-            for symbols in self.symbols:
-                if (address := symbols.address(name)) is not None:
-                    return address
-        return None
+        """Return the GVA of the first of ``names`` that any source of symbols has, or that can be inferred."""
+        inferred = [types.address for types in self.types if isinstance(types, Deferred)]
+        sources = [*(symbols.address for symbols in self.symbols), *inferred]
+        found = (address for name in names for source in sources if (address := source(name)) is not None)
+        return next(found, None)
 
     def symbol_at(self, address: int) -> tuple[str, int] | None:
         """Return (name, offset) of the nearest symbol at or before ``address``, or ``None`` below all of them."""
