@@ -1,8 +1,8 @@
 """``python -m matrix [PATTERN...]``: run the cells, print each as it ends, write ``docs/matrix.md``.
 
-A run that was stopped goes on where it was: verdicts are kept in ``build/matrix`` until ``--fresh``. The exit status is
-1 where a cell is wrong. With patterns (``arm64-*``) only those cells run, and the page is written when all have a
-verdict.
+A run that was stopped goes on where it was: verdicts are kept in ``build/matrix`` until ``--fresh``, or until the code
+changes. The exit status is 1 where a cell is wrong. With patterns (``arm64-*``) only those cells run, and the page is
+written when all have a verdict.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 
 from matrix import report
 from matrix.cells import FAST, Cell, cells
-from matrix.judge import Verdict, judged
+from matrix.judge import Verdict, judged, source
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "build" / "matrix"
@@ -44,16 +44,16 @@ def main() -> int:
     print(f"{len(wanted)} of {len(every)} cells", flush=True)
     verdicts = [_verdict(cell, f"{number}/{len(wanted)}") for number, cell in enumerate(wanted, 1)]
     print(report.summary(verdicts))
-    if all(_kept(cell).exists() for cell in every):
+    if all(_kept(cell).exists() and _load(cell).source == source() for cell in every):
         report.write(PAGE, [_load(cell) for cell in every], every)
         print(f"written: {PAGE.relative_to(ROOT)}")
     return int(any(verdict.wrong for verdict in verdicts))
 
 
 def _verdict(cell: Cell, number: str) -> Verdict:
-    if _kept(cell).exists():
-        verdict, seconds = _load(cell), 0.0
-    else:
+    verdict = _load(cell) if _kept(cell).exists() else None
+    seconds = 0.0
+    if verdict is None or verdict.source != source():
         started = time.monotonic()
         verdict = judged(cell)
         seconds = time.monotonic() - started

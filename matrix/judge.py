@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -14,8 +16,9 @@ from matrix.cells import Cell
 from yamori import lab
 from yamori.errors import LabError, ProfileError, YamoriError
 from yamori.guest import Guest
+from yamori.kernel.deferred import Deferred
 from yamori.kernel.inference import InferredTypes
-from yamori.lab.compare import lasting_differences, wrong_symbols
+from yamori.lab.compare import lasting_differences, wrong_executables, wrong_symbols
 from yamori.records import Process
 
 BUILT = Path(__file__).resolve().parents[1] / "build" / "vendor"
@@ -39,8 +42,11 @@ class Verdict(msgspec.Struct, kw_only=True):
         first_s: From a fresh process to all rows of an unknown kernel, median.
         known_s: From the start of a process to the first row of a known kernel, median.
         anonymous_mb: Peak of anonymous memory of a first attach.
-        inferred: Members that inference found.
-        contradicted: Those of them that BTF contradicts; ``None`` where the kernel has no BTF.
+        inferred: Members that inference found, those that only some commands ask for among them.
+        unknown: What it looked for and did not find.
+        confirmed: Members found that BTF has at the same place; ``None`` where the kernel has no BTF.
+        contradicted: Members found that BTF has elsewhere.
+        source: A digest of the code that was judged.
     """
 
     cell: str
@@ -56,12 +62,15 @@ class Verdict(msgspec.Struct, kw_only=True):
     known_s: float = 0.0
     anonymous_mb: float = 0.0
     inferred: int = 0
+    unknown: list[str] = []
+    confirmed: int | None = None
     contradicted: int | None = None
+    source: str = ""
 
 
 def judged(cell: Cell) -> Verdict:
-    """Run one cell. What cannot be booted here is skipped, with the reason."""
-    verdict = Verdict(cell=cell.name, vcpus=cell.smp)
+    """Run one cell. Of what is not built, or cannot be fetched now, the reason is kept."""
+    verdict = Verdict(cell=cell.name, vcpus=cell.smp, source=source())
     kernel = BUILT / cell.vendor / "kernel" if cell.vendor else None
     if kernel and not kernel.is_file():
         verdict.skipped = f"not built: matrix/vendor/build.sh {cell.vendor}"
@@ -80,7 +89,10 @@ def judged(cell: Cell) -> Verdict:
             timeout=400,
         )
     except LabError as error:
-        verdict.skipped = str(error)
+        if error.where == "apt":  # whose words name hosts, which change from machine to machine
+            verdict.skipped = f"its kernel cannot be fetched now: `yamori lab up {cell.device}` says why"
+        else:
+            verdict.wrong.append(str(error))
         return verdict
     try:
         crowd(vm, cell)
@@ -101,6 +113,16 @@ def judged(cell: Cell) -> Verdict:
     return verdict
 
 
+@cache
+def source() -> str:
+    """Return a digest of the code whose verdict it is: Yamori's and the matrix's own."""
+    digest = hashlib.sha256()
+    for folder in (Path(yamori.__file__).parent, Path(__file__).parent):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def crowd(vm: lab.Machine, cell: Cell) -> None:
     """Start what there is to see."""
     for words in (["spawn", str(CROWD)], ["threads", str(THREADS)], *([["busy", str(cell.smp)]] if cell.busy else [])):
@@ -115,12 +137,16 @@ def describe(verdict: Verdict, guest: Guest) -> None:
     verdict.kernel = profile.uts.release if profile.uts else ""
     verdict.machine = profile.root.geometry.describe()
     verdict.memory_mb = sum(region.size for region in guest.kernel.memory.regions) >> 20
-    inferred = next(types for types in profile.types if isinstance(types, InferredTypes))
-    verdict.inferred = len(inferred.members)
+    found = dict(next(types for types in profile.types if isinstance(types, InferredTypes)).members)
+    for part in next(types for types in profile.types if isinstance(types, Deferred)).everything():
+        found.update(part.members)
+        verdict.unknown += part.unknown
+    verdict.inferred = len(found)
     btf = next((types for types in profile.types if types.provenance == "btf"), None)
     if btf:
-        pairs = ((member, btf.member(*key)) for key, member in inferred.members.items())
-        verdict.contradicted = sum(bool(other) and other.offset != member.offset for member, other in pairs if other)
+        said = [(member, other) for key, member in found.items() if (other := btf.member(*key))]
+        verdict.confirmed = sum(member.offset == other.offset for member, other in said)
+        verdict.contradicted = len(said) - verdict.confirmed
 
 
 def differences(vm: lab.Machine, guest: Guest) -> Iterator[str]:
@@ -136,6 +162,7 @@ def differences(vm: lab.Machine, guest: Guest) -> Iterator[str]:
         if seen != said and not str(seen).startswith(said):  # /proc/version lacks Ubuntu's last words
             yield f"{command} says {said!r}, seen is {seen!r}"
     yield from _processes(vm, guest)
+    yield from wrong_executables(vm, guest.programs)
     kallsyms = vm.run("grep sys_ /proc/kallsyms", timeout=300).output
     if not kallsyms.startswith(tuple("0123456789abcdef")):  # nothing names the system calls; they must not be guessed
         try:

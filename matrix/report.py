@@ -16,9 +16,10 @@ from matrix.judge import Verdict
 HEAD = """# The matrix
 
 Written by `make matrix`: Debian's stock kernels on the lab's machines, with nothing given but the VM. In every cell
-40 processes of several users and a process of 8 threads run. The banner, every system call of every table and every
-field of every process and thread that `ids banner`, `ids syscall` and `ids plist` show are compared with the guest's
-own `/proc`; `doctor` has to have no doubt; and where the kernel has BTF, what inference *found* is held against it.
+40 processes of several users and a process of 8 threads run. The banner, every system call of every table, every
+field of every process and thread that `ids banner`, `ids syscall` and `ids plist` show, and each executable and
+command line of `ids plist --wide` are compared with the guest's own `/proc`; `doctor` has to have no doubt; and where
+the kernel has BTF, what inference *found* is held against it.
 
 *First* is a fresh process that knows nothing of this kernel, from attaching to all rows of `plist`; *known* is the
 start of a process to the first row of a kernel that was seen before, the start of Python and its imports included.
@@ -50,18 +51,23 @@ def summary(verdicts: Iterable[Verdict]) -> str:
     wrong = [verdict for verdict in ran if verdict.wrong]
     said = f"{len(ran) - len(wrong)} of {len(ran)} cells are right, {len(verdicts) - len(ran)} could not be run."
     compared = [verdict for verdict in ran if verdict.contradicted is not None]
-    members = sum(verdict.inferred for verdict in compared)
-    against = sum(verdict.contradicted or 0 for verdict in compared)
+    right, against = (sum(number or 0 for number in column) for column in zip(*_members(compared), strict=True))
+    unknown = sum(len(verdict.unknown) for verdict in ran)
     return (
-        f"{said} Of {members} inferred members in the {len(compared)} cells with BTF, {against} are contradicted by it."
+        f"{said} Of the members that inference found in the {len(compared)} cells with BTF, {right} are where BTF has"
+        f" them and {against} are not; {unknown} things were looked for in all cells and not found."
     )
+
+
+def _members(compared: Iterable[Verdict]) -> list[tuple[int | None, int | None]]:
+    return [(0, 0), *((verdict.confirmed, verdict.contradicted) for verdict in compared)]
 
 
 def row(verdict: Verdict, cell: Cell) -> str:
     """Return a cell's line of the table."""
     right = f"right: refused ({verdict.refused})" if verdict.refused else "right"
     result = right if not verdict.wrong else "<br>".join(["**wrong**", *verdict.wrong[:3]]).replace("|", "\\|")
-    btf = "" if verdict.contradicted is None else f", {verdict.contradicted} against BTF"
+    btf = "" if verdict.contradicted is None else f": {verdict.confirmed} as BTF, {verdict.contradicted} not"
     parts = (
         f"{cell.device}{f', {cell.what}' if cell.what else ''}",
         cell.suite or "own build",
@@ -93,7 +99,7 @@ def _machine() -> str:
         (line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.machine(),
     )
-    return f"{model}, {os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}"
+    return f"{model}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
 
 
 def _replace(path: Path, data: bytes) -> None:

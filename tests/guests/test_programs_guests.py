@@ -12,7 +12,8 @@ from yamori import lab
 from yamori.guest import Guest
 from yamori.kernel.deferred import Deferred
 from yamori.kernel.types import Types
-from yamori.records import Program, escape
+from yamori.lab.compare import wrong_executables
+from yamori.records import Program
 
 pytestmark = pytest.mark.guest
 
@@ -47,28 +48,9 @@ def rows(guest: Guest) -> dict[int, Program]:
     return {row.pid: row for row in result.rows}
 
 
-def truth(vm: lab.Machine) -> dict[int, tuple[str, str]]:
-    """Return pid → (executable, arguments) of programs."""
-    script = """
-    for at in /proc/[0-9]*; do
-        exe=$(readlink $at/exe) && echo "${at#/proc/}|$exe|$(tr '\\0\\n' '  ' < $at/cmdline)"
-    done 2>/dev/null"""
-    lines = (line.split("|", 2) for line in vm.run(script, timeout=120).output.splitlines())
-    return {int(pid): (exe, arguments) for pid, exe, arguments in lines}
-
-
-def words(arguments: str) -> list[str]:
-    return [escape(word.encode("utf-8", "surrogateescape")) for word in arguments.split()]
-
-
 def test_executables(vm: lab.Machine, guest: Guest) -> None:
-    before, found, after = truth(vm), rows(guest), truth(vm)
-    lasting = {pid: said for pid, said in before.items() if after.get(pid) == said}
-    assert len(lasting) > 20
-    for pid, (exe, arguments) in lasting.items():
-        row = found[pid]
-        assert f"{row.executable}{' (deleted)' if row.deleted else ''}" == exe
-        assert (row.arguments or "").replace(r"\x0a", " ").split() == words(arguments)
+    assert wrong_executables(vm, lambda: rows(guest).values()) == []
+    found = rows(guest)
     paths = {row.executable for row in found.values()}
     assert {f"/opt/vendor/bin/{LONG}", "/mnt/data/bin/agent", "/opt/gone", "/opt/vendor/moved"} <= paths
     assert [row.executable for row in found.values() if row.deleted] == ["/opt/gone"]

@@ -34,6 +34,8 @@ def test_lines() -> None:
         ("kworker/R-mm_percpu_wq", 1, "kworker/R-mm_pe"),
         ("kworker/R-tls-strp", 1, "kworker/R-tls-s"),
         ("kworker/R-md+md", 1, "kworker/R-md"),
+        ("kworker/R-mld-mld", 1, "kworker/R-mld"),
+        ("kworker/R-a-b-a-b", 1, "kworker/R-a-b"),
         ("rcu_tasks_trace_kthread", 1, "rcu_tasks_trace"),
         ("\udcff\udcfebytes", 0, "\udcff\udcfebytes"),
     ],

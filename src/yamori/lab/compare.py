@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from yamori.lab.machines import Machine
 from yamori.lab.truth import Task
-from yamori.records import Process, SystemCall, escape
+from yamori.records import Process, Program, SystemCall, escape
 
 PAUSE = 0.3  # seconds after which the guest's shell, which has just answered, sleeps again
 TICK = 10_000_000  # nanoseconds; USER_HZ is 100 on every architecture that the lab boots
@@ -109,3 +109,32 @@ def wrong_symbols(rows: Iterable[SystemCall], kallsyms: str) -> list[SystemCall]
         address, _, name = line.split()[:3]
         guest.add((int(address, 16), name))
     return [row for row in rows if row.offset or (row.address, row.symbol) not in guest]
+
+
+def executables(machine: Machine) -> dict[int, tuple[str, list[str]]]:
+    """Return what the guest says each program runs: pid → (link of ``/proc/PID/exe``, words of its command line)."""
+    script = """
+    for at in /proc/[0-9]*; do
+        exe=$(readlink $at/exe) && echo "${at#/proc/}|$exe|$(tr '\\0\\n' '  ' < $at/cmdline)"
+    done 2>/dev/null"""
+    lines = (line.split("|", 2) for line in machine.run(script, timeout=300).output.splitlines())
+    return {int(pid): (exe, [_escaped(word) for word in arguments.split()]) for pid, exe, arguments in lines}
+
+
+def wrong_executables(machine: Machine, look: Callable[[], Iterable[Program]]) -> list[str]:
+    """Return where executables and command lines differ from what the guest says before and after a look, in words."""
+    before, rows, after = executables(machine), {row.pid: row for row in look()}, executables(machine)
+    wrong = [] if before else ["the guest says that nothing runs"]
+    for pid, said in before.items():
+        if after.get(pid) != said:
+            continue
+        row = rows.get(pid)
+        link = f"{row.executable}{' (deleted)' if row.deleted else ''}" if row else ""
+        seen = link, (row.arguments or "").replace(r"\x0a", " ").split() if row else []
+        if seen != said:
+            wrong.append(f"process {pid}: the guest says {said}, seen is {seen}")
+    return wrong
+
+
+def _escaped(word: str) -> str:
+    return escape(word.encode("utf-8", "surrogateescape"))

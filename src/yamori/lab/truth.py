@@ -9,8 +9,9 @@ from yamori.errors import LabError
 
 _COMM_BYTES = 15  # TASK_COMM_LEN without the final zero byte, include/linux/sched.h
 _ESCAPE = re.compile(rb"\\(n|\\)")  # what proc_task_name() escapes in status, fs/proc/array.c
-# What wq_worker_comm(), kernel/workqueue.c, adds begins with + or -; a rescuer's own name (6.9 and later) holds dashes.
-_WORKER = re.compile(rb"kworker/(?:R-[^+]*|[^-+]*)")
+# What wq_worker_comm(), kernel/workqueue.c, adds begins with + or -. The name of a rescuer (6.9 and later) holds dashes
+# itself; what is added to it is that of its workqueue, which is its own once more.
+_WORKER = re.compile(rb"kworker/(?:R-([^+]+?)(?=[-+]\1$)|R-[^+]*|[^-+]*)")
 
 
 class Task(NamedTuple):
