@@ -56,6 +56,7 @@ KERNELS: dict[str, tuple[str, ...]] = {
     "armv6": ("bullseye", "bookworm"),
     "arm64": ("bullseye", "bookworm", "trixie", "sid"),
     "arm64-16k": ("trixie", "sid"),
+    "arm64-rt": ("bookworm", "trixie"),
     "riscv64": ("trixie", "sid"),
     "x86-64": ("bullseye", "bookworm", "trixie", "sid"),
 }
@@ -84,6 +85,7 @@ CHANGES: dict[str, tuple[Cell, ...]] = {
         Cell("", "", "RAM in a file", ram="file"),
     ),
     "arm64-16k": (BUSY, Cell("", "", "no KASLR", append="nokaslr")),
+    "arm64-rt": (BUSY,),
     "riscv64": (
         BUSY,
         Cell("", "", "Sv48", append="no5lvl"),
@@ -100,6 +102,7 @@ CHANGES: dict[str, tuple[Cell, ...]] = {
 }
 
 VENDOR = (
+    Cell("armv5", "", "ARM926, functions only", vendor="armv5-versatilepb"),
     Cell("arm64", "", "39-bit VA, functions only", vendor="arm64-39bit"),
     Cell("arm64", "", "64K pages, lock debugging", vendor="arm64-debugged"),
     Cell("arm64", "", "RANDSTRUCT", vendor="arm64-randstruct", refused="CONFIG_RANDSTRUCT"),

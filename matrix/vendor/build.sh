@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the kernels of this directory from Debian's linux-source packages: build.sh [NAME...]
-# Each NAME.config begins with "# ARCHITECTURE BASE TARGET". What comes out goes to build/vendor/NAME: kernel, vmlinux,
-# System.map, config. Needs flex, bison, bc, libssl-dev, libelf-dev, a linux-source package and the cross compilers.
+# Each NAME.config begins with "# ARCHITECTURE BASE TARGET [TREE]"; a device tree is put behind the kernel. What comes out
+# goes to build/vendor/NAME: kernel, vmlinux, System.map, config. Needs flex, bison, bc, libssl-dev, libelf-dev, a linux-source package and the cross compilers.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=$here/../../build/vendor
@@ -24,9 +24,9 @@ if [ ! -d "$source" ]; then
 fi
 
 build() {
-    local name=$1 config=$here/$1.config arch base target image prefix
+    local name=$1 config=$here/$1.config arch base target tree image prefix
     [ -f "$config" ] || { echo "build.sh: there is no $name; there are: $(cd "$here" && ls *.config)" >&2; exit 2; }
-    read -r _ arch base target <"$config"
+    read -r _ arch base target tree <"$config"
     case $arch in
         arm) prefix=arm-linux-gnueabi- ;;
         arm64) prefix=aarch64-linux-gnu- ;;
@@ -42,11 +42,11 @@ build() {
     (cd "$objects" && "$source/scripts/kconfig/merge_config.sh" -m .config "$here/common.config" "$config" >/dev/null)
     "${make[@]}" olddefconfig >/dev/null
     echo "building $name"
-    "${make[@]}" "-j$(nproc)" "$target" vmlinux
+    "${make[@]}" "-j$(nproc)" "$target" vmlinux ${tree:+"$tree"}
     case $target in bzImage) image=arch/x86/boot/bzImage ;; *) image=arch/$arch/boot/$target ;; esac
     cp "$objects/vmlinux" "$objects/System.map" "$out/$name/"
     cp "$objects/.config" "$out/$name/config"
-    cp "$objects/$image" "$out/$name/kernel"
+    cat "$objects/$image" ${tree:+"$objects/arch/$arch/boot/dts/$tree"} >"$out/$name/kernel"
     rm -rf "$objects"
 }
 

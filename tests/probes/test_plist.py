@@ -235,6 +235,21 @@ def test_process_with_false_credentials_is_shown_without_ids(machine: Machine, v
     assert not result.complete
 
 
+@machines
+@pytest.mark.parametrize("usage", [0, -1, 0x6E69_6220, -0x5A5A_5A5B], ids=["freed", "negative", "text", "poison"])
+def test_overwritten_credentials_are_not_believed(machine: Machine, usage: int) -> None:
+    guest = build(machine)
+    kernel = look(guest)
+    victim = guest.tasks[9]
+    cred = guest.word(guest.member(victim.gva, "real_cred"))
+    guest.write(cred, usage.to_bytes(4, "little", signed=True))
+    result = listed(kernel)
+    row = next(row for row in result if row.pid == victim.pid)
+    assert (row.uid, row.gid, row.euid, row.egid) == (None, None, None, None)
+    assert not result.complete
+    assert "nobody uses them" in " ".join(result.reasons)
+
+
 @pytest.mark.parametrize(
     ("comm", "text"),
     [

@@ -377,6 +377,7 @@ class _Inference:
             return
         self.state("task_struct", "real_cred", place, self.word)
         self.state("task_struct", "cred", place + self.word, self.word)
+        self.state("cred", "usage.counter", 0, 4, signed=True)  # the first member, or the lower half of it
         for index, name in enumerate(IDS):
             self.state("cred", name, found[place] + 4 * index, 4)
 

@@ -15,7 +15,8 @@ class Device:
         name: What a user types.
         title: What it is, in a few words.
         architecture: Debian's name of the architecture: its packages give the kernel and busybox.
-        kernel: Debian's meta-package that depends on the newest kernel of this flavour.
+        kernel: Debian's meta-package that depends on the newest kernel of this flavour; empty where it has none: then
+            the user has to give one.
         elf: Which machine code the lab's helper program has: ``arm``, ``aarch64``, ``riscv64`` or ``x86_64``.
         qemu: The QEMU program.
         qemu_package: The Debian package that has it.
@@ -96,10 +97,37 @@ DEVICES = {
             words="earlycon=pl011,0x20201000 initcall_blacklist=bcm2835_power_driver_init",
         ),
         Device(
+            name="armv5",
+            title="ARM926 board, a kernel of your own",
+            architecture="armel",
+            kernel="",
+            elf="arm",
+            qemu="qemu-system-arm",
+            qemu_package="qemu-system-arm",
+            machine="versatilepb",
+            cpu="arm926",
+            memory=96,
+            console="ttyAMA0",
+            suite="bookworm",
+        ),
+        Device(
             name="arm64",
             title="64-bit Arm gateway, KASLR and KPTI",
             architecture="arm64",
             kernel="linux-image-cloud-arm64",
+            elf="aarch64",
+            qemu="qemu-system-aarch64",
+            qemu_package="qemu-system-arm",
+            machine="virt",
+            cpu="cortex-a53",
+            memory=256,
+            console="ttyAMA0",
+        ),
+        Device(
+            name="arm64-rt",
+            title="64-bit Arm controller, PREEMPT_RT",
+            architecture="arm64",
+            kernel="linux-image-rt-arm64",
             elf="aarch64",
             qemu="qemu-system-aarch64",
             qemu_package="qemu-system-arm",

@@ -233,6 +233,8 @@ def _boot_files(
     own = _existing(kernel) if kernel else None
     if own and not kind.dtb:
         return own, None
+    if not kind.kernel:
+        raise LabError("Debian has no kernel for this board", where=kind.name, hint="give one with --kernel")
     files = packages.unpacked(kind.architecture, kind.kernel, progress, kind.suite if suite is None else suite)
     return own or packages.kernel_image(files), packages.device_tree(files, kind.dtb) if kind.dtb else None
 

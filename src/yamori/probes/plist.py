@@ -27,6 +27,8 @@ from yamori.llview.language import (
     probe,
     s32,
     slong,
+    stop,
+    torn,
     trouble,
     u8,
     u32,
@@ -54,12 +56,16 @@ TASK_PARKED = 0x40
 TASK_REPORT = 0x7F
 TASK_IDLE = 0x402  # TASK_UNINTERRUPTIBLE | TASK_NOLOAD: shown as I since 4.14 (06eb61844d84)
 TASK_FROZEN = 0x8000  # since 6.1 (f5d39b020809); shown as D
+MOST_USERS = 1 << 28
+"""References to one ``struct cred`` that are believed: each task has two, each open file one."""
+
 TASK_RTLOCK_WAIT = 0x1000  # since 5.15; shown as D
 
 
 class cred(Struct):  # noqa: N801  a name of the kernel, as all here
     """``include/linux/cred.h``."""
 
+    usage: slong = named("usage.counter")  # atomic_t, atomic_long_t since 6.7 (f8fa5d769205)
     uid: u32
     gid: u32
     euid: u32
@@ -189,6 +195,16 @@ def has_ids(task: task_struct) -> bool:
 
 
 @helper
+def check_use(task: task_struct, ids: cred) -> None:
+    """Fault unless credentials are somebody's: what was freed or overwritten has no sensible number of users."""
+    if exists(ids.usage):
+        usage = ids.usage
+        if usage <= 0 or usage >= MOST_USERS:
+            torn("the credentials of a task were replaced, or are overwritten", task)
+            stop("nobody uses them", address_of(ids))
+
+
+@helper
 def has_start(task: task_struct) -> bool:
     """Say whether it is known where the time of the start lies."""
     timespec = exists(task.real_start_sec) and exists(task.real_start_nsec)
@@ -242,6 +258,7 @@ def show(task: task_struct, head: list_head, node: list_head) -> None:
         if has_ids(task):
             ids = task.real_cred  # once: commit_creds() puts another in its place
             if ids != NULL:
+                check_use(task, ids)
                 uid = ids.uid
                 gid = ids.gid
                 euid = ids.euid
