@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -31,9 +31,14 @@ from yamori.probes.syscall import syscall
 from yamori.records import Banner, Process, Program, Result, SystemCall
 
 if TYPE_CHECKING:
+    from yamori.detectors.check import Report
     from yamori.detectors.known_trouble import Trouble
 
-STRUCTURES = ("task_struct", "signal_struct", "cred", "mm_struct", "list_head")
+STRUCTURES = (
+    "task_struct", "signal_struct", "cred", "user_struct", "mm_struct", "list_head", "hlist_head", "hlist_node",
+    "file", "dentry", "vfsmount", "mount", "module", "module_memory", "module_kobject", "kobject", "kset",
+    "pid", "upid", "pid_namespace", "xarray", "xa_node", "radix_tree_root", "radix_tree_node",
+)  # fmt: skip
 """What is taken from a maker's DWARF; reading all of it would take minutes."""
 
 
@@ -112,6 +117,23 @@ class Guest:
         with _named(self.vm):
             self._check()
             return listing(name)(self.kernel)
+
+    def check(self, only: Collection[str] = (), skip: Collection[str] = ()) -> Report:
+        """Run the detectors once.
+
+        Args:
+            only: Names of those that alone run; none means all.
+            skip: Names of those that do not.
+
+        Raises:
+            YamoriError: There is no detector of a name.
+        """
+        from yamori.detectors.check import check, chosen  # noqa: PLC0415  only this needs it
+
+        wanted = chosen(only, skip)
+        with _named(self.vm):
+            self._check()
+            return check(self.kernel, wanted)
 
     def run(self, probe: Probe, arguments: tuple[int, ...] = ()) -> Result[Any]:
         """Run a probe of one's own.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any, Generic, TypeAlias, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -133,6 +133,7 @@ class Module(Row, frozen=True):
         state: ``L`` (live), ``C`` (coming), ``G`` (going) or ``U`` (being built up).
         base: Where its code begins; ``None`` where that is not known.
         size: Bytes of all memory that it keeps.
+        code: Bytes from ``base`` on among which its code is.
         taints: Bits of ``module.taints``: what the kernel holds against it; ``None`` where they are not known.
         module: Address of its ``struct module``.
     """
@@ -141,8 +142,37 @@ class Module(Row, frozen=True):
     state: str
     base: Address | None
     size: int | None
+    code: int | None
     taints: Address | None
     module: Address
+
+
+Severity = Literal["critical", "high", "medium", "low"]
+Confidence = Literal["certain", "likely", "possible"]
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What a detector found.
+
+    Attributes:
+        subject: What it is about, the same from one look to the next: ``process 123``, ``system call 59``.
+        severity: How bad it is if true.
+        confidence: How surely it is true.
+        title: What it means, in words that need no expert.
+        why: What was expected and what was found, with addresses, symbols, modules and processes, a sentence each.
+        remedy: What to do next.
+        attack: Ids of MITRE ATT&CK; those of its detector where it has none.
+        detector: The name of what found it, which a detector leaves to be filled in.
+    """
+
+    subject: str
+    severity: Severity
+    confidence: Confidence
+    title: str
+    why: list[str]
+    remedy: str
+    attack: list[str] = []
+    detector: str = ""
 
 
 R = TypeVar("R", bound=Row)

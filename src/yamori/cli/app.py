@@ -10,6 +10,7 @@ import typer
 
 from yamori import __version__
 from yamori.cli import ids, lab, llview, output, profile
+from yamori.cli.check import check, detectors
 from yamori.cli.demo import demo
 from yamori.cli.doctor import doctor
 from yamori.cli.shell import shell
@@ -19,6 +20,8 @@ from yamori.errors import YamoriError
 
 GROUPS = (ids.app, profile.app, lab.app, llview.app)
 COMMANDS = (
+    (check, "Examples: yamori check lab:arm64, yamori check qemu:gateway --skip foreign-modules --json"),
+    (detectors, "Example: yamori detectors"),
     (doctor, "Example: yamori doctor lab:arm64"),
     (targets, "Example: yamori targets --json"),
     (demo, "Example: yamori demo arm64"),

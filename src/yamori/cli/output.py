@@ -124,15 +124,22 @@ def _bytes(char: str) -> bytes:
     return char.encode("utf-8", "surrogateescape" if "\udc80" <= char <= "\udcff" else "replace")
 
 
-def envelope(command: str, guest: Guest, result: Result[R], **more: Any) -> dict[str, Any]:
-    """Return what ``--json`` prints."""
-    profile = guest.profile
+def heading(command: str, guest: Guest) -> dict[str, Any]:
+    """Return what everything that ``--json`` prints of a guest begins with."""
+    uts = guest.profile.uts
     return {
         "schema": SCHEMA,
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "target": guest.vm.target,
-        "kernel": profile.uts.release if profile.uts else "",
+        "kernel": uts.release if uts else "",
         "command": command,
+    }
+
+
+def envelope(command: str, guest: Guest, result: Result[R], **more: Any) -> dict[str, Any]:
+    """Return what ``--json`` prints of rows."""
+    return {
+        **heading(command, guest),
         "complete": result.complete,
         "reasons": result.reasons,
         "notes": result.notes,

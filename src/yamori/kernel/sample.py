@@ -14,6 +14,7 @@ from typing import NamedTuple
 from yamori.address import GPA, GVA
 from yamori.errors import Fault
 from yamori.kernel.init_task import COMM_LENGTH, InitTask
+from yamori.records import escape
 from yamori.translation.space import AddressSpace
 
 MOST_TASKS = 64
@@ -138,6 +139,13 @@ class Reader:
             return self.space.read(GVA(gva), size)
         except Fault:
             return None
+
+    def text(self, gva: int, limit: int) -> str:
+        """Return the string at ``gva`` as far as it can be read, escaped."""
+        try:
+            return escape(self.space.string(GVA(gva), limit))
+        except Fault:
+            return ""
 
     def pointer(self, gva: int) -> int | None:
         """Return the pointer at ``gva``."""

@@ -92,16 +92,30 @@ def size_of(one: module) -> u64:
     return size
 
 
+@helper
+def code_of(one: module) -> u32:
+    """Return the bytes from ``base_of`` on among which a module's code is: all of it before 6.4."""
+    if exists(one.mem):
+        return one.mem[0].size
+    if exists(one.layout_size):
+        return one.layout_size
+    if exists(one.core_size):
+        return one.core_size
+    return 0
+
+
 @probe(row=Module)
 def loaded(kernel: Modules) -> None:
     """List every module, the latest first."""
     for one in for_each_entry(kernel.modules, module, "list"):
         base: ulong = 0
         size: u64 = 0
+        code: u32 = 0
         state: u32 = 0
         with attempt() as unreadable:
             base = base_of(one)
             size = size_of(one)
+            code = code_of(one)
             state = one.state
         if unreadable:
             trouble("a module cannot be read", one, faulted=True)
@@ -110,6 +124,7 @@ def loaded(kernel: Modules) -> None:
             state=letter(state),
             base=base if base != 0 else None,
             size=size if base != 0 else None,
+            code=code if base != 0 else None,
             taints=one.taints if exists(one.taints) else None,
             module=address_of(one),
         )

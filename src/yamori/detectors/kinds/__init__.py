@@ -1,0 +1,1 @@
+"""One kind of intrusion per file: see ``yamori.detectors.detector``."""

@@ -1,0 +1,94 @@
+"""Pointers in the kernel's own data that lead to code which is neither the kernel's nor a module's.
+
+Whatever hooks a call through data leaves one: an entry of a table, ``file_operations`` of a file in ``/proc``,
+``seq_operations`` such as ``tcp4_seq_ops``, a hook of a security module, an exception vector's table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from yamori.address import GVA
+from yamori.detectors.detector import NotChecked, detector
+from yamori.detectors.view import View
+from yamori.errors import Fault
+from yamori.kernel.modules import BELOW_LINEAR
+from yamori.records import Finding
+
+BEHIND = 16 << 20
+"""Bytes behind the kernel's text that are looked at: its data, read-only and not."""
+PIECE = 1 << 16
+PAGE = 4096
+IMAGE = 64 << 20
+VECTORS = 0xFFFF_0000
+"""Where 32-bit Arm has its exception vectors, which can be executed; negative numbers look like addresses there."""
+MANY = 64
+"""Pointers after which it is how the kernel was built: one that lets all memory be executed."""
+
+
+@detector(
+    title="Hooks that lead out of the kernel",
+    needs="the bounds of the kernel's text, and the list of modules",
+    misses="hooks in objects that are allocated (netfilter, for one), and those that lead into a module on the list",
+    attack=["T1014", "T1056.004"],
+)
+def foreign_code(view: View) -> Iterator[Finding]:
+    """Look through the kernel's data for pointers to code that belongs to nobody."""
+    text = view.profile.text
+    if text is None:
+        raise NotChecked("the bounds of the kernel's text are not known")
+    view.modules()  # whose code is known, or why it is not
+    runs: dict[int, bool] = {}
+    found: list[tuple[int, int]] = []
+    for place, word in _words(view, text):
+        page = word // PAGE
+        if page not in runs:
+            runs[page] = view.executable(word)
+        if runs[page] and view.module_of(word) is None:
+            found.append((place, word))
+            if len(found) > MANY:
+                raise NotChecked("this kernel lets its data be executed, so that pointers to data look like hooks")
+    for place, word in found:
+        symbol = view.profile.symbol_at(place)
+        where = f"{symbol[0]}+{symbol[1]:#x}" if symbol else f"{place:#x}"
+        yield Finding(
+            subject=f"pointer at {where}",
+            severity="critical",
+            confidence="likely",
+            title="The kernel was made to call code that is neither its own nor a module's",
+            why=[
+                "Expected: pointers to code in the kernel's data lead to the kernel or to a module on its list.",
+                f"Found: {where} ({place:#x}) leads to {word:#x}, which can be executed and belongs to nothing.",
+                "Tracing tools (ftrace, kprobes, BPF) make such code, too, while their owner uses them.",
+            ],
+            remedy="If nobody traces the device, preserve its memory and isolate it.",
+        )
+
+
+def _words(view: View, text: range) -> Iterator[tuple[int, int]]:
+    """Yield (GVA, word) of what is no pointer into the kernel's image, but could be one to code."""
+    size, offset = view.profile.init.word_size, view.profile.init.image_offset
+    lowest, highest = view.profile.root.geometry.kernel
+    if size == 4:  # the linear map, which the image is a part of, is not for code; modules lie below it
+        linear = [region.gpa + offset for region in view.kernel.memory.regions]
+        lowest, highest = max(lowest, min(linear) - BELOW_LINEAR), VECTORS - 1
+    low, high = text.start - (1 << 20), text.stop + IMAGE
+    kind: Literal["Q", "I"] = "Q" if size == 8 else "I"
+    for start in range(text.stop // PAGE * PAGE, text.stop + BEHIND, PIECE):
+        for first, data in _pieces(view, start):
+            words = enumerate(memoryview(data).cast(kind))
+            found = [pair for pair in words if lowest <= pair[1] <= highest and not low <= pair[1] < high]
+            for index, word in found:
+                yield first + index * size, word
+
+
+def _pieces(view: View, start: int) -> Iterator[tuple[int, bytes]]:
+    try:
+        yield start, view.kernel.space.read(GVA(start), PIECE)
+    except Fault:
+        for page in range(start, start + PIECE, PAGE):
+            try:
+                yield page, view.kernel.space.read(GVA(page), PAGE)
+            except Fault:
+                continue
