@@ -20,11 +20,10 @@ BEHIND = 16 << 20
 """Bytes behind the kernel's text that are looked at: its data, read-only and not."""
 PIECE = 1 << 16
 PAGE = 4096
-IMAGE = 64 << 20
 VECTORS = 0xFFFF_0000
 """Where 32-bit Arm has its exception vectors, which can be executed; negative numbers look like addresses there."""
 MANY = 64
-"""Pointers after which it is how the kernel was built: one that lets all memory be executed."""
+"""Pages after which it is how the kernel was built: one that lets all memory be executed."""
 
 
 @detector(
@@ -39,46 +38,58 @@ def foreign_code(view: View) -> Iterator[Finding]:
     if text is None:
         raise NotChecked("the bounds of the kernel's text are not known")
     view.modules()  # whose code is known, or why it is not
-    runs: dict[int, bool] = {}
-    found: list[tuple[int, int]] = []
+    foreign: dict[int, bool] = {}
+    hooks: dict[int, list[tuple[int, int]]] = {}
     for place, word in _words(view, text):
         page = word // PAGE
-        if page not in runs:
-            runs[page] = view.executable(word)
-        if runs[page] and view.module_of(word) is None:
-            found.append((place, word))
-            if len(found) > MANY:
+        if page not in foreign:
+            foreign[page] = _is_foreign(view, word)
+        if foreign[page] and view.module_of(word) is None:
+            hooks.setdefault(page, []).append((place, word))
+            if len(hooks) > MANY:
                 raise NotChecked("this kernel lets its data be executed, so that pointers to data look like hooks")
-    for place, word in found:
-        symbol = view.profile.symbol_at(place)
-        where = f"{symbol[0]}+{symbol[1]:#x}" if symbol else f"{place:#x}"
-        yield Finding(
-            subject=f"pointer at {where}",
-            severity="critical",
-            confidence="likely",
-            title="The kernel was made to call code that is neither its own nor a module's",
-            why=[
-                "Expected: pointers to code in the kernel's data lead to the kernel or to a module on its list.",
-                f"Found: {where} ({place:#x}) leads to {word:#x}, which can be executed and belongs to nothing.",
-                "Tracing tools (ftrace, kprobes, BPF) make such code, too, while their owner uses them.",
-            ],
-            remedy="If nobody traces the device, preserve its memory and isolate it.",
-        )
+    for page, pointers in hooks.items():
+        yield _finding(view, page * PAGE, pointers)
+
+
+def _finding(view: View, page: int, pointers: list[tuple[int, int]]) -> Finding:
+    place, word = pointers[0]
+    symbol = view.profile.symbol_at(place)
+    where = f"{symbol[0]}+{symbol[1]:#x} ({place:#x})" if symbol else f"{place:#x}"
+    more = f"; {len(pointers) - 1} more lead to that page" if len(pointers) > 1 else ""
+    return Finding(
+        subject=f"code at {page:#x}",
+        severity="critical",
+        confidence="likely",
+        title="The kernel was made to call code that is neither its own nor a module's",
+        why=[
+            "Expected: pointers to code in the kernel's data lead to the kernel or to a module on its list.",
+            f"Found: {where} leads to {word:#x}, which can be executed and belongs to nothing{more}.",
+            "Tracing tools (ftrace, kprobes, BPF) make such code, too, while their owner uses them.",
+        ],
+        remedy="If nobody traces the device, preserve its memory and isolate it.",
+    )
+
+
+def _is_foreign(view: View, word: int) -> bool:
+    """Say whether something can be executed and is not mapped where the kernel's image is."""
+    if not view.executable(word):
+        return False
+    return view.kernel.space.translate(GVA(word)).gpa != word - view.profile.init.image_offset
 
 
 def _words(view: View, text: range) -> Iterator[tuple[int, int]]:
-    """Yield (GVA, word) of what is no pointer into the kernel's image, but could be one to code."""
+    """Yield (GVA, word) of what could be a pointer to code, but not to the kernel's text."""
     size, offset = view.profile.init.word_size, view.profile.init.image_offset
     lowest, highest = view.profile.root.geometry.kernel
     if size == 4:  # the linear map, which the image is a part of, is not for code; modules lie below it
         linear = [region.gpa + offset for region in view.kernel.memory.regions]
         lowest, highest = max(lowest, min(linear) - BELOW_LINEAR), VECTORS - 1
-    low, high = text.start - (1 << 20), text.stop + IMAGE
     kind: Literal["Q", "I"] = "Q" if size == 8 else "I"
     for start in range(text.stop // PAGE * PAGE, text.stop + BEHIND, PIECE):
         for first, data in _pieces(view, start):
             words = enumerate(memoryview(data).cast(kind))
-            found = [pair for pair in words if lowest <= pair[1] <= highest and not low <= pair[1] < high]
+            found = [pair for pair in words if lowest <= pair[1] <= highest and pair[1] not in text]
             for index, word in found:
                 yield first + index * size, word
 
