@@ -111,6 +111,20 @@ class View:
             module = None
         return f"module {module.name}" if module else "nothing that the kernel lists"
 
+    def linear(self) -> range:
+        """Return the GVAs of the map of all RAM: that which tasks lie in; empty where there is no task.
+
+        On 32-bit Arm the kernel's image is in it, too.
+        """
+        regions = self.kernel.memory.regions
+        for row in self.processes():
+            try:
+                offset = row.task - self.kernel.space.translate(GVA(row.task)).gpa
+            except Fault:
+                continue
+            return range(regions[0].gpa + offset, regions[-1].end + offset)
+        return range(0)
+
     def executable(self, address: int) -> bool:
         """Say whether the kernel can run what is at an address."""
         if not self.profile.root.geometry.canonical(GVA(address)):

@@ -7,18 +7,16 @@ Whatever hooks a call through data leaves one: an entry of a table, ``file_opera
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 from yamori.address import GVA
 from yamori.detectors.detector import NotChecked, detector
 from yamori.detectors.view import View
-from yamori.errors import Fault
 from yamori.kernel.modules import BELOW_LINEAR
+from yamori.probes.pointers import pointers
 from yamori.records import Finding
 
 BEHIND = 16 << 20
 """Bytes behind the kernel's text that are looked at: its data, read-only and not."""
-PIECE = 1 << 16
 PAGE = 4096
 VECTORS = 0xFFFF_0000
 """Where 32-bit Arm has its exception vectors, which can be executed; negative numbers look like addresses there."""
@@ -48,15 +46,15 @@ def foreign_code(view: View) -> Iterator[Finding]:
             hooks.setdefault(page, []).append((place, word))
             if len(hooks) > MANY:
                 raise NotChecked("this kernel lets its data be executed, so that pointers to data look like hooks")
-    for page, pointers in hooks.items():
-        yield _finding(view, page * PAGE, pointers)
+    for page, found in hooks.items():
+        yield _finding(view, page * PAGE, found)
 
 
-def _finding(view: View, page: int, pointers: list[tuple[int, int]]) -> Finding:
-    place, word = pointers[0]
+def _finding(view: View, page: int, found: list[tuple[int, int]]) -> Finding:
+    place, word = found[0]
     symbol = view.profile.symbol_at(place)
     where = f"{symbol[0]}+{symbol[1]:#x} ({place:#x})" if symbol else f"{place:#x}"
-    more = f"; {len(pointers) - 1} more lead to that page" if len(pointers) > 1 else ""
+    more = f"; {len(found) - 1} more lead to that page" if len(found) > 1 else ""
     return Finding(
         subject=f"code at {page:#x}",
         severity="critical",
@@ -79,27 +77,11 @@ def _is_foreign(view: View, word: int) -> bool:
 
 
 def _words(view: View, text: range) -> Iterator[tuple[int, int]]:
-    """Yield (GVA, word) of what could be a pointer to code, but not to the kernel's text."""
-    size, offset = view.profile.init.word_size, view.profile.init.image_offset
+    """Yield (GVA, word) of what could be a pointer to code, but not to the kernel's text or the map of all RAM."""
     lowest, highest = view.profile.root.geometry.kernel
-    if size == 4:  # the linear map, which the image is a part of, is not for code; modules lie below it
-        linear = [region.gpa + offset for region in view.kernel.memory.regions]
-        lowest, highest = max(lowest, min(linear) - BELOW_LINEAR), VECTORS - 1
-    kind: Literal["Q", "I"] = "Q" if size == 8 else "I"
-    for start in range(text.stop // PAGE * PAGE, text.stop + BEHIND, PIECE):
-        for first, data in _pieces(view, start):
-            words = enumerate(memoryview(data).cast(kind))
-            found = [pair for pair in words if lowest <= pair[1] <= highest and pair[1] not in text]
-            for index, word in found:
-                yield first + index * size, word
-
-
-def _pieces(view: View, start: int) -> Iterator[tuple[int, bytes]]:
-    try:
-        yield start, view.kernel.space.read(GVA(start), PIECE)
-    except Fault:
-        for page in range(start, start + PIECE, PAGE):
-            try:
-                yield page, view.kernel.space.read(GVA(page), PAGE)
-            except Fault:
-                continue
+    linear = view.linear()
+    if view.profile.init.word_size == 4:  # modules lie below the linear map
+        lowest, highest = max(lowest, linear.start - BELOW_LINEAR), VECTORS - 1
+    where = range(text.stop, text.stop + BEHIND)
+    for pointer in pointers(view.kernel, where, range(lowest, highest + 1), (text, linear)):
+        yield pointer.place, pointer.word
