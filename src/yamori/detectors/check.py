@@ -112,6 +112,7 @@ def _look(one: Detector, view: View, report: Report) -> tuple[list[Finding], lis
             attack = finding.attack or list(one.attack)
             found.append(msgspec.structs.replace(finding, detector=one.name, attack=attack))
     except YamoriError as error:  # NotChecked, a layout that is not known, memory that cannot be read
+        view.lacks.clear()  # which is why
         reasons.append(str(error))
     report.seconds[one.name] = report.seconds.get(one.name, 0.0) + time.perf_counter() - started
     return found, [*dict.fromkeys([*reasons, *view.lacks])]

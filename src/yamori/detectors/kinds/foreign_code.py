@@ -27,7 +27,8 @@ MANY = 64
 @detector(
     title="Hooks that lead out of the kernel",
     needs="the bounds of the kernel's text, and the list of modules",
-    misses="hooks in objects that are allocated (netfilter, for one), and those that lead into a module on the list",
+    misses="hooks in objects that are allocated (netfilter, for one), those that lead into a module on the list, and "
+    "those to the first byte of a page",
     attack=["T1014", "T1056.004"],
 )
 def foreign_code(view: View) -> Iterator[Finding]:
@@ -40,6 +41,8 @@ def foreign_code(view: View) -> Iterator[Finding]:
     hooks: dict[int, list[tuple[int, int]]] = {}
     for place, word in _words(view, text):
         page = word // PAGE
+        if not word % PAGE:
+            continue
         if page not in foreign:
             foreign[page] = _is_foreign(view, word)
         if foreign[page] and view.module_of(word) is None:
@@ -70,7 +73,10 @@ def _finding(view: View, page: int, found: list[tuple[int, int]]) -> Finding:
 
 
 def _is_foreign(view: View, word: int) -> bool:
-    """Say whether something can be executed and is not mapped where the kernel's image is."""
+    """Say whether something can be executed and is not mapped where the kernel's image is.
+
+    An address of a whole page is one of the places that the kernel keeps for code, not code (``execmem_info``).
+    """
     if not view.executable(word):
         return False
     return view.kernel.space.translate(GVA(word)).gpa != word - view.profile.init.image_offset

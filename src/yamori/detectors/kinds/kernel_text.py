@@ -45,10 +45,9 @@ def kernel_text(view: View) -> Iterator[Finding]:
         raise NotChecked("the kernel's text is not mapped where its symbols say")
     open_bytes = sum(map(len, writable))
     if open_bytes >= mapped // 2:
-        yield _unprotected(text)
-    else:
-        for part in _joined(writable):
-            yield _finding(view, part, "can be written", "read-only")
+        raise NotChecked("this kernel does not protect its own code: it was built without CONFIG_STRICT_KERNEL_RWX")
+    for part in _joined(writable):
+        yield _finding(view, part, "can be written", "read-only")
     for part in _joined(users):
         yield _finding(view, part, "can be run by programs", "the kernel's alone")
 
@@ -61,20 +60,6 @@ def _joined(parts: list[range]) -> list[range]:
         else:
             joined.append(part)
     return joined
-
-
-def _unprotected(text: range) -> Finding:
-    return Finding(
-        subject="the kernel's text",
-        severity="low",
-        confidence="certain",
-        title="This kernel does not protect its own code",
-        why=[
-            "Expected: the kernel's text is mapped read-only (CONFIG_STRICT_KERNEL_RWX).",
-            f"Found: {text.start:#x} to {text.stop:#x} can be written, as the kernel was built or booted (rodata=off).",
-        ],
-        remedy="Ask the maker for a kernel with CONFIG_STRICT_KERNEL_RWX; look for rodata=off on its command line.",
-    )
 
 
 def _finding(view: View, part: range, what: str, expected: str) -> Finding:

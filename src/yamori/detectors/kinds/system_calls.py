@@ -9,7 +9,7 @@ from yamori.detectors.detector import NotChecked, detector
 from yamori.detectors.view import View
 from yamori.records import Finding, SystemCall
 
-CALL = re.compile(r"(?:^|_)(?:sys|ptregs|stub|compat)_|^sys[A-Z]|_syscall")
+CALL = re.compile(r"(?:^|_)(?:sys(?:32|64)?|ptregs|stub|compat)_|^sys[A-Z]|_syscall")
 """How the functions that tables point to are called on any architecture: ``__arm64_sys_read``, ``sys_fork_wrapper``,
 ``compat_sys_ioctl``, ``stub_execve`` (x86-64 before 4.17), ``sys_ni_syscall``."""
 
