@@ -217,6 +217,8 @@ def _arguments(kernel: KernelView, part: Part) -> str | None:
         return None
     try:
         data += space.read(GVA(part.arg_start + first), size - first)
+        if data[-1]:  # a title that is longer than the arguments goes on over the environment: get_mm_proctitle()
+            data = space.string(GVA(part.arg_start), MOST_ARGUMENTS)
     except Fault:
         data += b"..."
     return " ".join(escape(word) for word in data.rstrip(b"\0").split(b"\0"))
