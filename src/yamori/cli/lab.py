@@ -167,3 +167,45 @@ def _show(output: str) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(output.encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
+
+
+@app.command(epilog="Example: yamori lab attacks")
+def attacks(*, as_json: AsJson = False) -> None:
+    """List the attacks that detectors are tried with."""
+    from yamori.lab.attacks import attacks as every  # noqa: PLC0415  as above
+
+    rows = [
+        {"name": one.name, "technique": one.technique, "detector": one.detector, "title": one.title}
+        for one in every().values()
+    ]
+    if as_json:
+        output.print_json({"schema": SCHEMA, "command": "lab attacks", "rows": rows})
+    else:
+        output.print_table(dict.fromkeys(rows[0], "left"), (tuple(row.values()) for row in rows))
+
+
+@app.command(
+    epilog="Examples: yamori lab attack gateway hidden-process, yamori lab attack gateway hidden-process --undo"
+)
+def attack(
+    name: Name,
+    which: Annotated[str, typer.Argument(metavar="ATTACK", help="See `yamori lab attacks`.")],
+    *,
+    undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
+) -> None:
+    """Attack a device of the lab, as an intruder with root in it would, and say what the guest itself sees of it.
+
+    An attack does no more than its detector has to see, and refuses to run anywhere but in a guest of the lab.
+    """
+    from yamori import lab  # noqa: PLC0415  as above
+    from yamori.lab import attacks as fixtures  # noqa: PLC0415
+
+    machine = lab.find(name)
+    if undo:
+        fixtures.undo(machine, which)
+        sys.stdout.write(f"{which} is undone in {machine.target}\n")
+        return
+    with progress(which) as report:
+        effect = fixtures.attack(machine, which, report)
+    sys.stdout.write(f"{effect.subject}: {output.safe(effect.proof)}\n")
+    sys.stdout.write(f"now: yamori check {machine.target}\n")

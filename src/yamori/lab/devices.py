@@ -46,8 +46,12 @@ class Device:
 
     @property
     def append(self) -> str:
-        """The kernel's command line; a panic ends the VM (with QEMU's ``-no-reboot``), so that it is noticed."""
-        return " ".join(filter(None, [self.words, f"console={self.console} quiet panic=-1"]))
+        """The kernel's command line.
+
+        A panic ends the VM (with QEMU's ``-no-reboot``), so that it is noticed. ``yamori.lab`` says what guest it is:
+        the attacks of the lab refuse to run in any other.
+        """
+        return " ".join(filter(None, [self.words, f"yamori.lab console={self.console} quiet panic=-1"]))
 
 
 DEVICES = {

@@ -1,0 +1,12 @@
+# title: A sleeping process is taken off the kernel's list of tasks
+# technique: T1014
+# detector: hidden-processes
+# module: hide_task
+sleep 7201 &
+pid=$!
+insmod "$module" pid=$pid || exit 1
+echo "subject: process $pid"
+echo "proof: $(cat /sys/module/hide_task/parameters/listed), the list leads to it"
+[ "$(cat /sys/module/hide_task/parameters/listed)" = N ] || exit 1
+# undo
+rmmod hide_task && kill $pid
