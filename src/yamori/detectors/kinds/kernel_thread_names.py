@@ -35,7 +35,7 @@ def kernel_thread_names(view: View) -> Iterator[Finding]:
                 title=f"Process {row.pid} passes for a kernel thread ({row.comm})",
                 why=[
                     "Expected: only the kernel's own threads have such names, and they have no memory of their own.",
-                    f"Found: a program, {row.executable}, that calls itself {said or row.comm!r}, as uid {row.uid}.",
+                    f"Found: a program, {row.executable}, that calls itself {said if bracketed else row.comm!r}, as uid {row.uid}.",
                 ],
                 remedy="Look at its executable, files and connections; a service of the device does not hide its name.",
             )

@@ -6,7 +6,7 @@ sleep 7201 &
 pid=$!
 insmod "$module" pid=$pid || exit 1
 echo "subject: process $pid"
-echo "proof: $(cat /sys/module/hide_task/parameters/listed), the list leads to it"
+echo "proof: it sleeps, and does the list of tasks lead to it? $(cat /sys/module/hide_task/parameters/listed)"
 [ "$(cat /sys/module/hide_task/parameters/listed)" = N ] || exit 1
 # undo
 rmmod hide_task && kill $pid
