@@ -28,6 +28,7 @@ def kernel_thread_names(view: View) -> Iterator[Finding]:
         like = sorted(name for name in names if name in kernel or (name.partition("/")[0] in families and "/" in name))
         bracketed = (said.startswith("[") and said.endswith("]")) or row.comm.startswith("[")
         if like or bracketed:
+            called = said if bracketed else row.comm
             yield Finding(
                 subject=f"process {row.pid}",
                 severity="high",
@@ -35,7 +36,7 @@ def kernel_thread_names(view: View) -> Iterator[Finding]:
                 title=f"Process {row.pid} passes for a kernel thread ({row.comm})",
                 why=[
                     "Expected: only the kernel's own threads have such names, and they have no memory of their own.",
-                    f"Found: a program, {row.executable}, that calls itself {said if bracketed else row.comm!r}, as uid {row.uid}.",
+                    f"Found: a program, {row.executable}, that calls itself {called!r}, as uid {row.uid}.",
                 ],
                 remedy="Look at its executable, files and connections; a service of the device does not hide its name.",
             )
