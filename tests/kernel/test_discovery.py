@@ -467,7 +467,6 @@ def test_steps_are_told_once_each() -> None:
     assert len(names) == len(set(names))
     assert names[0] == "scan of RAM"
     assert set(names) >= {"init_task", "kallsyms", "VMCOREINFO", "RAM base", "translation root", "banner", "inference"}
-    assert discovery.MOST_LOOKED_AT < 100
 
 
 @machines

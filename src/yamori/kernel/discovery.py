@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +26,7 @@ from yamori.kernel.modules import modules
 from yamori.kernel.profile import Profile, Step
 from yamori.kernel.programs import programs
 from yamori.kernel.rambase import Rebased, find_base
-from yamori.kernel.ranking import ranked
+from yamori.kernel.ranking import ranked, spoken_for
 from yamori.kernel.root import Anchor, Evidence, Named, Root, find_root, image_tables, init_mm_tables, search_root
 from yamori.kernel.scan import Progress, scan
 from yamori.kernel.symbols import Symbols
@@ -47,9 +47,13 @@ NEEDLES = {
 ROOT_NAMES = ("swapper_pg_dir", "init_top_pgt", "init_level4_pgt")
 """``init_mm.pgd``: everywhere; on x86-64 since 4.13 (65ade2f872b4) and before."""
 
-MOST_LOOKED_AT = 32
-"""Sightings of one kind that are looked at in full, the nearest to ``init_task``: natural decoys are up to 17, and what
-the kernel holds itself lies in its image. A guest can make each cost up to a second."""
+MOST_LOOKED_AT = 1024
+"""Sightings of one kind that are looked at, the nearest to a likely ``init_task``: natural decoys are up to 17, and
+what the kernel holds itself lies in its image. But so does what it has freed of it, some hundred pages that a program
+may get and fill."""
+
+LONGEST_LOOK = 3.0
+"""Seconds for which tables of kallsyms are looked for: a guest can make each cost up to a second."""
 
 PATIENCE = 30.0
 """Seconds for which candidates for ``init_task`` are held against the roots that symbols name. A program can plant any
@@ -176,16 +180,13 @@ class Discovery:
     def sort_out(self) -> None:
         """Tell what is sound of what was seen."""
         memory, places = self.memory, self.places
-        self.candidates = list(dict.fromkeys(first_task.candidates(memory, places["init_task"], self.doubt)))
+        candidates = dict.fromkeys(first_task.candidates(memory, places["init_task"], self.doubt))
+        # Before anything is left out: of many copies, only the true one's pointers lead to its init_uts_ns.
+        likely = sorted(spoken_for(memory, list(candidates), places["uts"]), key=lambda init: init.comm)
         for sightings in places.values():
             if len(sightings) > MOST_LOOKED_AT:
-                sightings.sort(key=self._distance)
+                sightings.sort(key=partial(_distance, likely))
                 del sightings[MOST_LOOKED_AT:]
-        with self.step("kallsyms") as outcome:
-            hits = places["kallsyms"]
-            self.tables = [tables for hit in hits if (tables := self.memo.locate(memory, GPA(hit)))]
-            for tables in self.tables:
-                outcome(f"{tables.count} symbols, {tables.encoding}", f"GPA {tables.names:#x}", "stated")
         with self.step("VMCOREINFO") as outcome:
             hits = places["vmcoreinfo"]
             found = [
@@ -194,12 +195,18 @@ class Discovery:
             self.infos = [info for _, info in found]
             for hit, info in found:
                 outcome(f"{info.release}, {len(info.symbols)} symbols", f"GPA {hit:#x}", "stated")
-        self.candidates = ranked(memory, self.candidates, self.tables, self.infos, places["uts"])
-
-    def _distance(self, place: int) -> int:
-        """Return how far a place is from the nearest candidate for ``init_task``; candidates are in ascending order."""
-        index = bisect(self.candidates, place, key=lambda init: init.comm)
-        return min((abs(place - init.comm) for init in self.candidates[max(0, index - 1) : index + 1]), default=place)
+        with self.step("kallsyms") as outcome:
+            said = {
+                info.symbols["kallsyms_token_table"] for info in self.infos if "kallsyms_token_table" in info.symbols
+            }
+            named = {address - init.image_offset for address in said for init in likely}
+            hits = sorted(places["kallsyms"], key=lambda hit: min((abs(hit - place) for place in named), default=0))
+            deadline = time.monotonic() + LONGEST_LOOK
+            located = (self.memo.locate(memory, GPA(hit)) for hit in hits if time.monotonic() < deadline)
+            self.tables = [tables for tables in located if tables]
+            for tables in self.tables:
+                outcome(f"{tables.count} symbols, {tables.encoding}", f"GPA {tables.names:#x}", "stated")
+        self.candidates = ranked(memory, list(candidates), self.tables, self.infos, places["uts"])
 
     def _why_none(self, bytes_read: int) -> str:
         if not bytes_read:
@@ -421,6 +428,12 @@ class Discovery:
         known: list[Types] = [*sources, inferred]
         finders = [programs(space, init, partial(_member, known)), modules(space, init, self._address)]
         return [*sources, Deferred(finders), inferred]
+
+
+def _distance(candidates: Sequence[InitTask], place: int) -> int:
+    """Return how far a place is from the nearest candidate for ``init_task``; candidates are in ascending order."""
+    index = bisect(candidates, place, key=lambda init: init.comm)
+    return min((abs(place - init.comm) for init in candidates[max(0, index - 1) : index + 1]), default=place)
 
 
 def _member(sources: list[Types], struct: str, path: str) -> Member | None:

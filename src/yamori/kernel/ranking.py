@@ -62,6 +62,22 @@ def ranked(
     return sorted(candidates, key=key)
 
 
+def spoken_for(memory: PhysicalMemory, candidates: Sequence[InitTask], uts: Collection[int]) -> Sequence[InitTask]:
+    """Return the candidates whose pointers lead to what looks like ``init_uts_ns``; all of them where none's do.
+
+    Copies of the kernel's pages, which anybody can make who sees its image, have pointers to where the others were.
+
+    Args:
+        memory: The guest's RAM.
+        candidates: What looks like ``init_task``.
+        uts: GPAs of what looks like ``init_uts_ns.name``.
+    """
+    places = sorted(uts)
+    deadline = time.monotonic() + PATIENCE
+    found = [one for one in candidates if time.monotonic() < deadline and _names_the_host(memory, one, places)]
+    return found or candidates
+
+
 def _names_the_host(memory: PhysicalMemory, init: InitTask, uts: Sequence[int]) -> bool:
     """Say whether ``init_task->nsproxy->uts_ns`` is one of ``uts``, all three being parts of the image.
 
