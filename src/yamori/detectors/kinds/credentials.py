@@ -13,8 +13,8 @@ REMEDY = "Treat the process, and what it has started since, as an intruder's; pr
 
 
 def _with_cred(view: View) -> Iterator[tuple[Process, int]]:
-    """Yield each process that lives, and its ``cred``."""
-    member = view.profile.require("task_struct", "cred")
+    """Yield each process that lives, and its ``real_cred``: ``cred`` is another's for a while (``override_creds``)."""
+    member = view.profile.require("task_struct", "real_cred")
     reader = view.reader()
     for row in view.processes():
         if row.state not in {"Z", "X"} and (cred := reader.pointer(row.task + member.offset)):

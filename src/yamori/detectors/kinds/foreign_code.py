@@ -36,7 +36,9 @@ def foreign_code(view: View) -> Iterator[Finding]:
     text = view.profile.text
     if text is None:
         raise NotChecked("the bounds of the kernel's text are not known")
-    view.modules()  # whose code is known, or why it is not
+    view.modules()
+    if view.lacks:  # then nobody can say which code is a module's
+        raise NotChecked("; ".join(view.lacks))
     foreign: dict[int, bool] = {}
     hooks: dict[int, list[tuple[int, int]]] = {}
     for place, word in _words(view, text):

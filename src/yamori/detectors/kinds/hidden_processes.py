@@ -33,6 +33,8 @@ def hidden_processes(view: View) -> Iterator[Finding]:
     for task, places in elsewhere.items():
         if task not in listed and tasks.lives(task):
             yield _hidden(tasks, task, places)
+    if numbered:
+        view.lacks += numbered.reasons
     if numbered and numbered.complete:
         known = {one.task for one in numbered.rows}
         for task, row in listed.items():
