@@ -88,7 +88,7 @@ def test_inference_agrees_with_btf(guest: Guest) -> None:
     """Where the kernel has BTF, all that inference says is true: it may know less, never something else."""
     if guest.profile.architecture == "arm":
         pytest.skip("Debian's armmp kernel has no BTF")
-    btf, inferred = guest.profile.types
+    btf, _, inferred = guest.profile.types
     members = dict(inferred.members)  # type: ignore[attr-defined]  # the last source is always inference
     assert len(members) >= 30
     for (struct, path), member in members.items():

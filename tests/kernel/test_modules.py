@@ -12,6 +12,8 @@ from yamori.kernel.deferred import Found
 
 BASE = 0x180
 """Where ``struct module`` describes its memory here."""
+OBJECT, MOD = 0x60, 9
+"""Where ``struct module`` has its object, and that its module: bytes, words."""
 FORMS = {
     "before 4.5": {("module", "module_core"): BASE, ("module", "core_size"): BASE},
     "4.5": {("module", "core_layout.base"): BASE, ("module", "core_layout.size"): BASE},
@@ -33,8 +35,16 @@ class Kernel(Heap):
             module = page + 0x1100
             nodes.append(module + self.word)
             self.text(module + 3 * self.word, name)
+            self.text(page + 0x40, name)
+            self.put(module + OBJECT, page + 0x40)
+            self.put(module + OBJECT + 4 * self.word, self.base + 0x900)
+            self.put(module + OBJECT + MOD * self.word, module)
             self.describe(module, page, form)
-        for node, after in zip(nodes, [*nodes[1:], self.head], strict=True):
+        self.ring(nodes)
+        self.ring([self.base + 0x900, *(node + OBJECT for node in nodes[1:])])
+
+    def ring(self, nodes: list[int]) -> None:
+        for node, after in zip(nodes, [*nodes[1:], nodes[0]], strict=True):
             self.put(node, after)
             self.put(after + self.word, node)
 
@@ -86,9 +96,29 @@ def test_found(word: int, form: str, *, named: bool) -> None:
         size = "size" in place[1]
         extra = (word + 4 if form == "before 4.5" else word) if size else 0
         assert offsets[place] == offset + extra
-    assert len(offsets) == 3 + len(FORMS[form])
+    assert offsets["module", "mkobj.kobj"] == OBJECT
+    assert offsets["module_kobject", "mod"] == MOD * word
+    assert offsets["kobject", "kset"] == 4 * word
+    assert len(offsets) == 9 + len(FORMS[form])
     if form == "6.4":
         assert found.members["module", "mem"].stride == 9 * word
+
+
+@pytest.mark.parametrize("wrong", ["name", "entry", "mod"])
+def test_objects_are_not_guessed(wrong: str) -> None:
+    memory = kernel(8)
+    memory.load([b"one", b"two"], "4.5")
+    module = memory.base + 0x4000 + 0x1100
+    match wrong:
+        case "name":
+            memory.text(memory.base + 0x4000 + 0x40, b"other")
+        case "entry":
+            memory.put(memory.pointer(module + OBJECT + 8) + 8, memory.base + 0x40)
+        case "mod":
+            memory.put(module + OBJECT + MOD * 8, 0)
+    found = find(memory)
+    assert ("module_kobject", "mod") not in found.members
+    assert ("module", "core_layout.base") in found.members
 
 
 @pytest.mark.parametrize("word", [4, 8])

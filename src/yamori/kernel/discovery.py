@@ -15,6 +15,7 @@ from yamori.errors import NoKernelError, ProfileError
 from yamori.kernel import btf, kallsyms, vmcoreinfo
 from yamori.kernel import init_task as first_task
 from yamori.kernel import uts as names
+from yamori.kernel.accounts import accounts
 from yamori.kernel.btf import BtfTypes
 from yamori.kernel.deferred import Deferred
 from yamori.kernel.given import Given, link_slide, of_another_kernel
@@ -426,7 +427,8 @@ class Discovery:
         if self.given.types and (against := inferred.disagreements(self.given.types)):
             self.doubt(f"{self.given.source} and what holds in memory disagree on {against}")
         known: list[Types] = [*sources, inferred]
-        finders = [programs(space, init, partial(_member, known)), modules(space, init, self._address)]
+        lookup = partial(_member, known)
+        finders = [programs(space, init, lookup), modules(space, init, self._address), accounts(space, init, lookup)]
         return [*sources, Deferred(finders), inferred]
 
 

@@ -44,13 +44,17 @@ PAGE = 4096
 BELOW_LINEAR = 16 << 20
 """Bytes below ``PAGE_OFFSET`` that modules have on 32-bit Arm (``arch/arm/include/asm/memory.h``)."""
 
+FARTHEST_MOD = 256
+"""Bytes from ``kobj`` to ``mod`` at the most: a ``struct kobject`` with debugging of its release has 200."""
+
 FARTHEST_ELEMENT = 16
 """Words of ``struct module_memory`` at the most: two pointers, a size, and ``mod_tree_node`` of seven."""
 
 MEMBERS = (
     ("module", "state"), ("module", "list"), ("module", "name"), ("module", "module_core"), ("module", "core_size"),
     ("module", "core_layout.base"), ("module", "core_layout.size"), ("module", "mem"), ("module_memory", "base"),
-    ("module_memory", "size"),
+    ("module_memory", "size"), ("module", "mkobj.kobj"), ("module_kobject", "kobj"), ("module_kobject", "mod"),
+    ("kobject", "entry"), ("kobject", "kset"), ("kset", "list"),
 )  # fmt: skip
 
 _NAME = re.compile(rb"[0-9A-Za-z_.+-]{1,55}\0")
@@ -95,7 +99,9 @@ class _Modules:
             return self.found
         head, nodes = listed
         self.found.addresses["modules"] = head
-        self.memory([found for node in nodes if (found := self.reader.object(node - word, MODULE_BYTES))])
+        whole = [found for node in nodes if (found := self.reader.object(node - word, MODULE_BYTES))]
+        self.memory(whole)
+        self.objects(whole)
         return self.found
 
     def heads(self) -> Iterator[int]:
@@ -180,6 +186,37 @@ class _Modules:
         else:
             members["module", "module_core"] = Member(place.base, word)
             members["module", "core_size"] = Member(place.size, 4)
+
+    def objects(self, listed: Sequence[Object]) -> None:
+        """State where modules keep the object that sysfs shows: ``mkobj``, with the module's own name and address.
+
+        ``struct kobject`` begins with ``name``, ``entry``, ``parent``, ``kset`` (``include/linux/kobject.h``), ``struct
+        kset`` with ``list``, and ``struct module_kobject`` with ``kobj``, which ``mod`` follows.
+        """
+        word, members = self.word, self.found.members
+        reach = range(3 * word, MODULE_BYTES - FARTHEST_MOD, word)
+        place = next((at for at in reach if listed and all(self.is_object(one, at) for one in listed)), None)
+        if place is None:
+            self.found.unknown["module.mkobj"] = "no offset passes"
+            return
+        behind = range(5 * word, FARTHEST_MOD, word)
+        mod = next((at for at in behind if all(one.word(place + at) == one.gva for one in listed)), None)
+        if mod is not None:
+            members["module", "mkobj.kobj"] = Member(place, mod)
+            members["module_kobject", "kobj"] = Member(0, mod)
+            members["module_kobject", "mod"] = Member(mod, word)
+            members["kobject", "entry"] = Member(word, 2 * word)
+            members["kobject", "kset"] = Member(4 * word, word)
+            members["kset", "list"] = Member(0, 2 * word)
+
+    def is_object(self, module: Object, offset: int) -> bool:
+        """Say whether a ``kobject`` with the module's name is there, on a list."""
+        own = module.data[3 * self.word : 2 * self.word + NAME_BYTES].partition(b"\0")[0]
+        name = module.word(offset)
+        if not own or not self.reader.is_address(name) or self.reader.read(name, len(own) + 1) != own + b"\0":
+            return False
+        entry = module.gva + offset + self.word
+        return self.reader.pointer(module.word(offset + self.word) + self.word) == entry
 
     def places(self) -> Iterator[Memory]:
         for base in range(2 * self.word + NAME_BYTES, MODULE_BYTES - 4 * self.word, self.word):

@@ -54,7 +54,7 @@ def shared_credentials(view: View) -> Iterator[Finding]:
 
 @detector(
     title="Rights changed in place",
-    needs="cred.user and user_struct.uid, from BTF or debug info",
+    needs="cred.user and user_struct.uid: from BTF, debug info, or where programs of different users run",
     misses="changed capabilities; a changed user_struct as well",
     attack=["T1068", "T1134"],
 )
