@@ -377,7 +377,8 @@ class _Inference:
             return
         self.state("task_struct", "real_cred", place, self.word)
         self.state("task_struct", "cred", place + self.word, self.word)
-        self.state("cred", "usage.counter", 0, 4, signed=True)  # the first member, or the lower half of it
+        usage = found[place] if found[place] == self.word else 4  # atomic_long_t, or atomic_t
+        self.state("cred", "usage.counter", 0, usage, signed=True)
         for index, name in enumerate(IDS):
             self.state("cred", name, found[place] + 4 * index, 4)
 
