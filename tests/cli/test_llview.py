@@ -228,7 +228,8 @@ def test_explain_a_built_in_probe(run: Run) -> None:
 def test_completion(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(file.parent)
     assert llview.complete_probe("pl") == ["plist"]
-    assert llview.complete_probe("m") == ["my.py"]
+    assert llview.complete_probe("my") == ["my.py"]
+    assert llview.complete_probe("m") == ["modules", "my.py"]
     assert llview.complete_probe(f"{file.parent}/") == [str(file)]
 
 

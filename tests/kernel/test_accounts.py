@@ -66,6 +66,13 @@ def test_one_that_was_changed_does_not_matter(word: int) -> None:
     assert find(memory, creds).members["cred", "user"].offset == USER
 
 
+@pytest.mark.parametrize("word", [4, 8])
+def test_zeros_are_not_roots_uid(word: int) -> None:
+    """Most processes are root's, and most words of an account are 0."""
+    memory = Heap(word)
+    assert find(memory, system(memory, [0] * 30 + [1000])).members["user_struct", "uid"].offset == OWN
+
+
 @pytest.mark.parametrize("uids", [[], [0], [0, 0, 0]])
 def test_one_user_tells_nothing(uids: list[int]) -> None:
     memory = Heap(8)

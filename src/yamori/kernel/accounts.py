@@ -71,22 +71,30 @@ def _creds(reader: Reader, known: Lookup) -> Iterator[Object]:
             yield cred
 
 
+def _usual(sample: list[_Account], offset: int) -> dict[int, int]:
+    """Return the word at ``offset`` that most credentials of each uid have."""
+    words: dict[int, list[int]] = defaultdict(list)
+    for one in sample:
+        words[one.uid].append(one.cred.word(offset))
+    return {uid: max(set(found), key=found.count) for uid, found in words.items()}
+
+
 def _separates(sample: list[_Account], offset: int) -> bool:
     """Say whether what lies at ``offset`` is the same for the same uid, and different for another."""
-    pointers: dict[int, list[int]] = defaultdict(list)
-    for one in sample:
-        pointers[one.uid].append(one.cred.word(offset))
-    usual = {uid: max(set(found), key=found.count) for uid, found in pointers.items()}
+    usual = _usual(sample, offset)
     agree = sum(one.cred.word(offset) == usual[one.uid] for one in sample)
     return 0 not in usual.values() and len(set(usual.values())) == len(usual) and enough(agree, len(sample))
 
 
 def _uid_in(reader: Reader, sample: list[_Account], offset: int) -> int | None:
-    """Return where the objects that ``offset`` leads to hold the uid."""
-    pointers = {one.cred.word(offset) for one in sample}
-    objects = {at: user for at in pointers if reader.is_address(at) and (user := reader.object(at, USER_BYTES))}
-    pairs = [(one.uid, user) for one in sample if (user := objects.get(one.cred.word(offset)))]
-    if not enough(len(pairs), len(sample)):
+    """Return where the objects that ``offset`` leads to hold the uid, each uid counted once: most are of root."""
+    usual = _usual(sample, offset)
+    pairs = [
+        (uid, user)
+        for uid, at in usual.items()
+        if reader.is_address(at) and (user := reader.object(at, USER_BYTES)) is not None
+    ]
+    if len(pairs) < LEAST_UIDS or not enough(len(pairs), len(usual)):
         return None
     places = range(0, USER_BYTES, 4)  # the first that fits: what lies behind may be another object
     return next((at for at in places if enough(sum(user.u32(at) == uid for uid, user in pairs), len(pairs))), None)
