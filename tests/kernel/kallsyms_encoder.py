@@ -130,8 +130,7 @@ def names_and_markers(rows: list[Row], tokens: list[bytes], *, big: bool) -> tup
         if index % 256 == 0:
             markers.append(len(names))
         packed = compress((kind + name).encode(), codes)
-        length = [len(packed)] if len(packed) < 128 else [len(packed) & 0x7F | 0x80, len(packed) >> 7]
-        assert big or len(length) == 1
+        length = [len(packed) & 0x7F | 0x80, len(packed) >> 7] if big and len(packed) > 127 else [len(packed)]
         names += bytes(length) + packed
     return bytes(names), markers
 

@@ -137,7 +137,7 @@ RESERVED = [
     [W | V],  # write without read
     [W | X | V],
     [R | V | 1 << 54],
-    [R | V | 1 << 60],
+    [R | V | 1 << 58],
     [R | V | 1 << 58 | 0b01110 << 59],  # T-Head's types do not make the bits below them good
     [R | V | 3 << 61],  # the reserved memory type
     [R | V | N | 0x8000 >> 2],  # Svnapot above the lowest level
@@ -155,9 +155,11 @@ RESERVED = [
 ]
 """Entries through which address 0x5123 is not mapped by Sv39."""
 
-PAGES, RUNS = {0b00000, 0b00100, 0b01000, 0b00110, 0b01110, 0b10010}, {0b10000, 0b10100, 0b11000}
-"""Bits 59 to 63 of a leaf: the first three of each are Svpbmt's, the others ``_PAGE_NOCACHE_THEAD``,
-``_PAGE_PMA_THEAD`` and ``_PAGE_IO_THEAD`` of Linux; bit 60 is reserved otherwise. Runs are Svnapot's."""
+THEAD_MEMORY, THEAD_IO = 0b01110, 0b10010
+PAGES = {*range(0b01100), THEAD_MEMORY, THEAD_IO}
+RUNS = {*range(0b10000, 0b11100)} - {THEAD_IO}
+"""Bits 59 to 63 of a leaf: two of software (Svrsw60t59b), the memory type of Svpbmt, of which 3 is reserved, Svnapot.
+``_PAGE_PMA_THEAD`` and ``_PAGE_IO_THEAD`` of Linux read as something else in part, ``_PAGE_NOCACHE_THEAD`` does not."""
 
 
 def forms() -> Iterator[Case]:
@@ -169,6 +171,12 @@ def forms() -> Iterator[Case]:
         run = (0x8000_5123, 1 << 16, False, False, False) if kind in RUNS else None
         memory = memory_of([TO_SECOND, TO_THIRD, NAPOT | kind << 59])
         yield Case(RiscV(3), memory, 0x1_0000, 0x5123, page or run)
+    for marks in (0b01, 0b10, 0b11):  # hardware looks at these of pointers as little as at those of leaves
+        memory = memory_of([TO_SECOND | marks << 59, TO_THIRD | marks << 59, NAPOT])
+        yield Case(RiscV(3), memory, 0x1_0000, 0x5123, (0x8000_8123, PAGE, False, False, False))
+    top_page = (1 << 44) - 1  # of a pointer, too
+    high = {0: (top_page << 10 | V).to_bytes(8, "little") * 512, top_page << 12: (R | V).to_bytes(8, "little") * 512}
+    yield Case(RiscV(3), BytesMemory({**high}), 0, 0x5123, (0x5123, 1 << 21, False, False, False))
     # The highest page number that there is, on a T-Head core: its memory type is no part of the number.
     highest = memory_of([TO_SECOND, TO_THIRD, (1 << 54) - (1 << 10) | V | R | 0b01110 << 59])
     yield Case(RiscV(3), highest, 0x1_0000, 0x5123, ((1 << 56) - PAGE + 0x123, PAGE, False, False, False))

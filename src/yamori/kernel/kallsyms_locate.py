@@ -42,6 +42,8 @@ _MAX_TRIES = 8
 _MAX_COUNTS = 512
 _MAX_DISTANCE = 1 << 28
 """From .rodata to the start of the image; as a 32-bit address it is above where any kernel starts."""
+_MAX_OFFSET = 1 << 30
+"""From the first symbol to most others: no image is larger, and 32-bit kernels have no lower address."""
 _WORD_OF_ALIGNMENT = {4: 4, 8: 8, 16: 4, 256: 8}
 
 
@@ -270,6 +272,9 @@ def _is_plausible(values: Sequence[int], tables: Tables) -> bool:
         # The image starts with its text, and these tables lie in .rodata.
         return any(-_MAX_DISTANCE < value < 0 for value in values[:2])
     kernel = kernel_part(tables.word_size)
+    if tables.encoding == "relative":
+        # Plain addresses of 32 bits are no offsets: read as such they would be far behind the base, wherever that is.
+        kernel = range(max(kernel.start, tables.relative_base), min(kernel.stop, tables.relative_base + _MAX_OFFSET))
     # Per-CPU symbols of x86-64, and the vectors of old 32-bit Arm kernels, have small values.
     return sum([value in kernel for value in values]) * 4 > count * 3
 

@@ -21,6 +21,7 @@ from yamori.kernel.init_task import LOWEST_KERNEL_GVA, InitTask
 from yamori.memory.physical import PhysicalMemory
 from yamori.translation.format import Geometry, Mapping
 from yamori.translation.formats import geometries
+from yamori.translation.loads import PhysicalLoads
 from yamori.translation.space import AddressSpace
 
 IMAGE_REACH = 96 << 20
@@ -137,8 +138,10 @@ def search_root(evidence: Evidence) -> Root | None:
 def best_root(evidence: Evidence, tables: Iterable[int], source: str) -> Root | None:
     """Return the best proved root among tables.
 
-    Of equals it is the one whose address stands nearest to ``init_task``: that of ``init_mm.pgd`` does, in the same
-    ``.data``. Those of processes, which map the kernel too, stand in objects allocated elsewhere.
+    Those of processes map the kernel too. Of equals it is one whose address stands near ``init_task``, as that of
+    ``init_mm.pgd`` does in the same ``.data``: those of processes that have ended stand nowhere, or by chance. Then it
+    is one that maps no program: where the image is small, ``mm->pgd`` of a process may stand there, too. Then it is
+    the one whose address stands nearest.
     """
     best: list[Root] = []
     options = list(geometries(evidence.init.word_size))
@@ -152,7 +155,22 @@ def best_root(evidence: Evidence, tables: Iterable[int], source: str) -> Root | 
     if len(best) < 2:
         return best[0] if best else None
     nearby = _nearby(evidence)
-    return min(best, key=lambda root: _distance(evidence.init, nearby, root.gpa))
+
+    def key(root: Root) -> tuple[bool, bool, int]:
+        distance = _distance(evidence.init, nearby, root.gpa)
+        return distance >= DATA_REACH, _maps_programs(evidence, root), distance
+
+    return min(best, key=key)
+
+
+def _maps_programs(evidence: Evidence, root: Root) -> bool:
+    """Say whether a root maps anything at addresses of programs, which that of ``init_mm`` never does."""
+    memory, init, _ = evidence
+    try:
+        parts = root.geometry.user_tables(PhysicalLoads(memory), GPA(root.gpa), init.gva)
+        return any(any(memory.read(GPA(gpa), size)) for gpa, size in parts)
+    except MemoryFault:
+        return True
 
 
 def _nearby(evidence: Evidence) -> bytes:
@@ -175,7 +193,9 @@ def _distance(init: InitTask, nearby: bytes, table: int) -> int:
     nearest, seen = DATA_REACH, 0
     at = nearby.find(needle)
     while at >= 0 and seen < MOST_TABLES:
-        nearest, seen = min(nearest, abs(at - len(nearby) // 2)), seen + 1
+        if at % size == 0:  # other places are chance: a pointer is aligned, and so is init_task in the middle
+            nearest = min(nearest, abs(at - len(nearby) // 2))
+        seen += 1
         at = nearby.find(needle, at + 1)
     return nearest
 

@@ -21,8 +21,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from yamori.address import GPA
 from yamori.llview.language import Walker, helper, phys_u64, stop, u64, walker
-from yamori.translation.format import Mapping, TableGeometry
+from yamori.translation.format import Loads, Mapping, TableGeometry
 
 NAME = "aarch64"
 
@@ -106,6 +107,10 @@ class AArch64(TableGeometry):
     def kernel(self) -> tuple[int, int]:
         """What TTBR1 translates: addresses whose topmost ``t1sz`` bits are ones (no address tags)."""
         return (1 << 64) - (1 << (64 - self.t1sz)), (1 << 64) - 1
+
+    def user_tables(self, loads: Loads, root: GPA, image: int) -> Iterator[tuple[int, int]]:  # noqa: ARG002  see Geometry
+        """Yield nothing: TTBR0 has another root."""
+        yield from ()
 
 
 def geometries() -> Iterator[AArch64]:

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from yamori.address import GPA
 from yamori.llview.language import Walker, helper, phys_u64, stop, u64, walker
-from yamori.translation.arm_short import LOWEST_KERNEL_GVA
-from yamori.translation.format import Mapping, TableGeometry
+from yamori.translation.arm_short import LOWEST_KERNEL_GVA, end_of_user
+from yamori.translation.format import Loads, Mapping, TableGeometry
 
 NAME = "arm-lpae"
 
@@ -31,6 +32,8 @@ TABLE_PRIVILEGED_EXECUTE_NEVER = 1 << 59
 TABLE_EXECUTE_NEVER = 1 << 60
 TABLE_NO_USER = 1 << 61
 TABLE_READ_ONLY = 1 << 62
+
+BLOCK, GIGABYTE = 1 << 21, 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,21 @@ class ArmLpae(TableGeometry):
         Modules lie just below the split, so that TTBR0 translates them: they are reached from ``init_mm.pgd`` only.
         """
         return ((1 << 32) - (1 << (32 - self.t1sz)) if self.t1sz else LOWEST_KERNEL_GVA), (1 << 32) - 1
+
+    def user_tables(self, loads: Loads, root: GPA, image: int) -> Iterator[tuple[int, int]]:
+        """Yield the second-level tables, and entries that lead to none, of the addresses below the kernel's.
+
+        ``swapper_pg_dir`` has all four second-level tables, the user's empty (``arch/arm/kernel/head.S``). Where TTBR1
+        has a smaller table, the user's addresses have a root of their own.
+        """
+        end = end_of_user(image) if not self.t1sz else 0
+        for gva in range(0, end, GIGABYTE):
+            place = GPA(root + gva // GIGABYTE * 8)
+            entry = loads.u64(place)
+            if entry & 3 == 3:
+                yield entry & ADDRESS, min(end - gva, GIGABYTE) // BLOCK * 8
+            else:
+                yield place, 8
 
 
 def geometries() -> Iterator[ArmLpae]:

@@ -12,14 +12,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from yamori.address import GPA
 from yamori.llview.language import Walker, helper, phys_u32, stop, u64, walker
-from yamori.translation.format import Mapping, TableGeometry
+from yamori.translation.format import Loads, Mapping, TableGeometry
 
 NAME = "arm-short"
 
-LOWEST_KERNEL_GVA = 0x3F00_0000
-"""The lowest address that an Arm kernel uses: modules lie in the 16 MiB below ``PAGE_OFFSET``
-(``arch/arm/include/asm/memory.h``), which is 0x40000000 at the least (``CONFIG_VMSPLIT_1G``)."""
+SPLITS = (0x4000_0000, 0x8000_0000, 0xB000_0000, 0xC000_0000)
+"""``PAGE_OFFSET`` (``arch/arm/Kconfig``, ``VMSPLIT_1G`` to ``VMSPLIT_3G``)."""
+
+MODULES = 16 << 20
+"""Bytes of the modules' addresses, which lie below ``PAGE_OFFSET`` (``arch/arm/include/asm/memory.h``)."""
+
+LOWEST_KERNEL_GVA = SPLITS[0] - MODULES
+"""The lowest address that an Arm kernel uses."""
 
 HARDWARE_HALF = 0x800
 """Bytes before a page's two second-level tables of the hardware: the two of Linux."""
@@ -79,6 +85,15 @@ class ArmShort(TableGeometry):
     def kernel(self) -> tuple[int, int]:
         """Where Linux has its kernel, or, with ``n``, what TTBR1 translates."""
         return (1 << (32 - self.n) if self.n else LOWEST_KERNEL_GVA), (1 << 32) - 1
+
+    def user_tables(self, loads: Loads, root: GPA, image: int) -> Iterator[tuple[int, int]]:  # noqa: ARG002  see Geometry
+        """Yield the entries of the addresses below the kernel's."""
+        yield root, end_of_user(image) // SECTION * 4
+
+
+def end_of_user(image: int) -> int:
+    """Return where the addresses of programs end at the latest, by an address in the kernel's image."""
+    return max((split for split in SPLITS if split <= image), default=SPLITS[0]) - MODULES
 
 
 def geometries() -> Iterator[ArmShort]:

@@ -84,6 +84,20 @@ class Geometry(Protocol):
     def canonical(self, gva: GVA) -> bool:
         """Say whether the address can be a kernel address at all under this geometry."""
 
+    def user_tables(self, loads: Loads, root: GPA, image: int) -> Iterator[tuple[int, int]]:
+        """Yield GPA and bytes of whatever in and behind the table at ``root`` is empty where no program is mapped.
+
+        Nothing, where the user's addresses have a root of their own.
+
+        Args:
+            loads: Physical loads.
+            root: A root that maps the kernel.
+            image: An address in the kernel's image, which tells how the address space is split.
+
+        Raises:
+            MemoryFault: A table lies outside the guest's RAM.
+        """
+
     def walk(self, loads: Loads, root: GPA, gva: GVA) -> Mapping:
         """Translate one address from the table at ``root``.
 
@@ -126,6 +140,10 @@ class TableGeometry(ABC):
         """Say whether the address can be a kernel address at all under this geometry."""
         first, last = self.kernel
         return first <= gva <= last
+
+    @abstractmethod
+    def user_tables(self, loads: Loads, root: GPA, image: int) -> Iterator[tuple[int, int]]:
+        """Yield what is empty where no program is mapped; see ``Geometry``."""
 
     def walk(self, loads: Loads, root: GPA, gva: GVA) -> Mapping:
         """Translate one address; see ``Geometry``."""

@@ -2,9 +2,10 @@
 
 Three to five levels of 512 entries; a leaf may stand at any level. The extensions Svnapot (64 KiB pages made of
 sixteen entries) and Svpbmt (memory types) are part of it, and so are the memory types that T-Head's cores have in bits
-59 to 63 (XTheadMae; ``arch/riscv/include/asm/pgtable-64.h``). Linux chooses the levels at boot and leaves out those it
-does not use (``pgtable_l4_enabled``, ``pgtable_l5_enabled``), so ``init_mm.pgd`` is an ordinary root of
-each mode.
+59 to 63 (XTheadMae; ``arch/riscv/include/asm/pgtable-64.h``). On a CPU that has Svrsw60t59b bits 59 and 60 are
+software's; Linux marks pages with them since 6.19 (2a3ebad4db63, c64da3950cf4). Linux chooses the levels at boot and
+leaves out those it does not use (``pgtable_l4_enabled``, ``pgtable_l5_enabled``), so ``init_mm.pgd`` is an ordinary
+root of each mode.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from yamori.address import GPA
 from yamori.llview.language import Walker, helper, phys_u64, stop, u64, walker
-from yamori.translation.format import Mapping, TableGeometry
+from yamori.translation.format import Loads, Mapping, TableGeometry
 
 NAME = "riscv64"
 
@@ -26,11 +28,14 @@ EXECUTE = 1 << 3
 USER = 1 << 4
 ACCESSED = 1 << 6
 DIRTY = 1 << 7
-RESERVED = 0x7F << 54
+RESERVED = 0x1F << 54  # 59 and 60 are, too, unless the CPU has Svrsw60t59b, and which CPU it is cannot be seen here
 MEMORY_TYPE = 3 << 61
 NAPOT = 1 << 63
-THEAD_UNCACHED, THEAD_MEMORY, THEAD_IO = 0b00110, 0b01110, 0b10010
-"""Bits 59 to 63 that Linux gives a T-Head core. Bit 60 is reserved elsewhere."""
+PAGE_NUMBER = (1 << 44) - 1  # from bit 10 on
+THEAD_MEMORY, THEAD_IO = 0b01110, 0b10010
+"""Bits 59 to 63 that Linux gives a T-Head core; a third type, 0b00110, reads like one of Svpbmt. The last one reads as
+Svnapot elsewhere, marked by software; but it is for registers of devices, which are no RAM, and Linux marks only huge
+pages so."""
 LEAF = READ | WRITE | EXECUTE
 NOT_IN_POINTER = USER | ACCESSED | DIRTY | MEMORY_TYPE | NAPOT
 
@@ -72,6 +77,10 @@ class RiscV(TableGeometry):
         """The upper half, where Linux has its kernel."""
         return (1 << 64) - (1 << (11 + 9 * self.levels)), (1 << 64) - 1
 
+    def user_tables(self, loads: Loads, root: GPA, image: int) -> Iterator[tuple[int, int]]:  # noqa: ARG002  see Geometry
+        """Yield the lower half of the table."""
+        yield root, self.page_size // 2
+
 
 def geometries() -> Iterator[RiscV]:
     """Yield Sv39, Sv48 and Sv57."""
@@ -93,9 +102,9 @@ def walk(root: u64, gva: u64, levels: u64) -> Mapping:
     entry = phys_u64(root + (gva >> shift & 511) * 8)
     while shift > 12 and entry & (VALID | LEAF | RESERVED | NOT_IN_POINTER) == VALID:
         shift -= 9
-        entry = phys_u64((entry >> 10 << 12) + (gva >> shift & 511) * 8)
+        entry = phys_u64(((entry >> 10 & PAGE_NUMBER) << 12) + (gva >> shift & 511) * 8)
     thead = entry >> 59
-    if thead == THEAD_UNCACHED or thead == THEAD_MEMORY or thead == THEAD_IO:  # noqa: PLR1714, SIM109  there is no `in`
+    if thead == THEAD_MEMORY or thead == THEAD_IO:  # noqa: PLR1714, SIM109  there is no `in`
         entry &= (1 << 59) - 1
     if is_malformed(entry):
         stop("an entry is invalid or reserved", entry)
@@ -118,7 +127,7 @@ def is_malformed(entry: u64) -> bool:
 def leaf(gva: u64, entry: u64, level_shift: u64) -> Mapping:
     """Read a leaf entry."""
     shift = level_shift
-    base = (entry >> 10 & 0xFFF_FFFF_FFFF) << 12
+    base = (entry >> 10 & PAGE_NUMBER) << 12
     if entry & NAPOT:
         # Svnapot: a run of 16 pages; the lowest four bits of the page number are the code for that.
         if shift != 12 or base >> 12 & 0xF != 8:

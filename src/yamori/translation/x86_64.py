@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from yamori.address import GPA
 from yamori.llview.language import Walker, phys_u64, stop, u64, walker
-from yamori.translation.format import Mapping, TableGeometry
+from yamori.translation.format import Loads, Mapping, TableGeometry
 
 NAME = "x86-64"
 
@@ -63,6 +64,10 @@ class X86Paging(TableGeometry):
     def kernel(self) -> tuple[int, int]:
         """The upper half."""
         return (1 << 64) - (1 << (11 + 9 * self.levels)), (1 << 64) - 1
+
+    def user_tables(self, loads: Loads, root: GPA, image: int) -> Iterator[tuple[int, int]]:  # noqa: ARG002  see Geometry
+        """Yield the lower half of the table."""
+        yield root, self.page_size // 2
 
 
 def geometries() -> Iterator[X86Paging]:
