@@ -24,6 +24,7 @@ class Format:
     num_syms: int = 4
     big: bool = True
     order: str = "6.4"
+    plain: bool = False
 
 
 FORMATS = (
@@ -138,7 +139,7 @@ def names_and_markers(rows: list[Row], tokens: list[bytes], *, big: bool) -> tup
 def build(rows: list[Row], fmt: Format, *, before: bytes = b"\x5a" * 5000, after: int = 3000) -> Image:
     """Lay the arrays out behind ``before``, in the order of the format."""
     base = KERNEL64 if fmt.word == 8 else KERNEL32
-    tokens = tokens_of(rows)
+    tokens = [bytes([code]) for code in range(256)] if fmt.plain else tokens_of(rows)
     names, markers = names_and_markers(rows, tokens, big=fmt.big)
     unsigned = {4: "I", 8: "Q"}
     table = b"".join(token + b"\0" for token in tokens)
@@ -157,7 +158,7 @@ def build(rows: list[Row], fmt: Format, *, before: bytes = b"\x5a" * 5000, after
     }
     absolute = fmt.encoding == "absolute"
     places = ["addresses"] if absolute or fmt.encoding == "pc" else ["addresses", "relative_base"]
-    text = ["token_table", "token_index"]
+    text = [] if fmt.plain else ["token_table", "token_index"]
     order = {
         "old": [*places, "num_syms", "names", "markers", *text],
         "6.2": [*places, "num_syms", "names", "markers", "seqs", *text],
@@ -173,7 +174,9 @@ def build(rows: list[Row], fmt: Format, *, before: bytes = b"\x5a" * 5000, after
         else:
             data += content[label]
     data += b"\xa5" * after
-    labels["needle"] = labels["token_table"] + index[ord("0")]
+    labels["needle"] = (
+        data.index(b"\x15Tkallsyms_lookup_name") if fmt.plain else labels["token_table"] + index[ord("0")]
+    )
     return Image(data, labels, rows, base)
 
 

@@ -42,6 +42,7 @@ NEEDLES = {
     "uts": names.NEEDLE,
     "init_task": first_task.NEEDLE,
     "kallsyms": kallsyms.NEEDLE[:-1],  # searching for something that does not end in NUL is five times faster
+    "plain kallsyms": kallsyms.PLAIN_NEEDLE,
     "vmcoreinfo": vmcoreinfo.NEEDLE,
     "btf": btf.MAGIC,
 }
@@ -201,7 +202,8 @@ class Discovery:
                 info.symbols["kallsyms_token_table"] for info in self.infos if "kallsyms_token_table" in info.symbols
             }
             named = {address - init.image_offset for address in said for init in likely}
-            hits = sorted(places["kallsyms"], key=lambda hit: min((abs(hit - place) for place in named), default=0))
+            hits = [*places["kallsyms"], *places["plain kallsyms"]]
+            hits.sort(key=lambda hit: min((abs(hit - place) for place in named), default=0))
             deadline = time.monotonic() + LONGEST_LOOK
             located = (self.memo.locate(memory, GPA(hit)) for hit in hits if time.monotonic() < deadline)
             self.tables = [tables for tables in located if tables]

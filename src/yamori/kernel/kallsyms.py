@@ -18,7 +18,7 @@ from itertools import compress, islice, pairwise
 from yamori.address import GPA, GVA
 from yamori.errors import MemoryFault, ProfileError
 from yamori.kernel.kallsyms_anchor import infer_gva_of_offsets
-from yamori.kernel.kallsyms_locate import NEEDLE, locate
+from yamori.kernel.kallsyms_locate import NEEDLE, PLAIN_NEEDLE, locate
 from yamori.kernel.kallsyms_tables import (
     BLOCK,
     MAX_LENGTH,
@@ -34,7 +34,7 @@ from yamori.kernel.kallsyms_tables import (
 from yamori.kernel.symbols import Symbol, Symbols
 from yamori.memory.physical import PhysicalMemory
 
-__all__ = ["NEEDLE", "Tables", "decode", "decode_block", "locate"]
+__all__ = ["NEEDLE", "PLAIN_NEEDLE", "Tables", "decode", "decode_block", "locate"]
 
 _KINDS = frozenset("ABCDGINRSTUVWabcdginrstuvw-?")
 """The letters of nm(1)."""

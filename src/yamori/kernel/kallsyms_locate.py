@@ -34,6 +34,10 @@ from yamori.memory.physical import PhysicalMemory
 NEEDLE = b"".join(b"%d\0" % digit for digit in range(10))
 """The tokens ``0`` to ``9`` of ``kallsyms_token_table``: the names in every kernel hold digits, so each is a token."""
 
+_NAME = b"kallsyms_lookup_name"
+PLAIN_NEEDLE = bytes([len(_NAME) + 1]) + b"T" + _NAME
+"""A name as it is stored where names are not compressed, with its length and letter: this one every kallsyms has."""
+
 _DIGIT_TOKEN = 0x30
 _MAX_BLOCK = BLOCK * (MAX_LENGTH + 2)
 _MAX_SYMBOLS = 1 << 19
@@ -85,7 +89,7 @@ def locate(memory: PhysicalMemory, hit: GPA) -> Tables | None:
 
     Args:
         memory: The guest's physical memory.
-        hit: Where ``NEEDLE`` lies.
+        hit: Where ``NEEDLE`` or ``PLAIN_NEEDLE`` lies.
 
     Returns:
         The tables, or ``None`` where the hit is not part of a whole and consistent kallsyms, as it is for other
@@ -93,16 +97,66 @@ def locate(memory: PhysicalMemory, hit: GPA) -> Tables | None:
         kernel image is as consistent as the live one: compare several finds through the guest's page tables.
     """
     try:
+        if _read_from(memory, hit, len(PLAIN_NEEDLE)) == PLAIN_NEEDLE:
+            return _locate_plain(memory, hit)
         tokens = find_tokens(memory, hit)
         if tokens is None:
             return None
         for markers in _find_markers(memory, tokens.start):
             names = _find_names(memory, markers)
             if names is not None:
-                return _find_addresses(memory, names, tokens, markers)
+                return _find_addresses(memory, names, tokens, markers, tokens.index_at + 2 * TOKENS)
     except MemoryFault:  # the tables would leave the guest's RAM
         return None
     return None
+
+
+def _locate_plain(memory: PhysicalMemory, hit: int) -> Tables | None:
+    """Find and check tables without tokens around one of the names.
+
+    Raises:
+        MemoryFault: They would leave the guest's RAM.
+    """
+    for markers in _find_markers_behind(memory, hit):
+        names = _find_names(memory, markers)
+        if names is not None:
+            end = markers.start + markers.size * len(markers.values)
+            alignment = names.start - names.count_at
+            behind = -(-end // alignment) * alignment
+            if tables := _find_addresses(memory, names, Tokens(behind, behind), markers, behind):
+                return tables
+    return None
+
+
+def _find_markers_behind(memory: PhysicalMemory, name: int) -> Iterator[_Markers]:
+    """Yield what may be ``kallsyms_markers`` behind the name at ``name``: names lead on to it one by one."""
+    data = _read_from(memory, name, _MAX_NAMES)
+    for big_lengths in (True, False):
+        end = _end_of_names(data, big_lengths=big_lengths)
+        for alignment in _WORD_OF_ALIGNMENT:
+            at = name + end + -(name + end) % alignment
+            for size in (4, 8):
+                found = _read_from(memory, at, _MAX_SYMBOLS // BLOCK * size)
+                values = words_of(found[: len(found) // size * size], size)
+                last = 1
+                while last < len(values) and _is_step(values[last] - values[last - 1]):
+                    last += 1
+                # What follows the markers may look like one more.
+                for stop in (last, last - 1):
+                    if stop > 1 and not values[0]:
+                        yield _Markers(at, size, list(values[:stop]))
+
+
+def _end_of_names(data: bytes, *, big_lengths: bool) -> int:
+    """Return where the names that start at 0 end: at a length that is none, or where there are too many."""
+    at = 0
+    for count, most in ((BLOCK, _MAX_SYMBOLS // BLOCK), (1, BLOCK)):
+        for _ in range(most):
+            step = walk_names(data, at, count, big_lengths=big_lengths)
+            if not step:
+                break
+            at = step[-1]
+    return at
 
 
 def find_tokens(memory: PhysicalMemory, hit: int) -> Tokens | None:
@@ -212,9 +266,11 @@ def _size_of_names(memory: PhysicalMemory, markers: _Markers, names: _Names) -> 
     return end if len(data) - end < MAX_PAD and not any(data[end:]) else 0
 
 
-def _find_addresses(memory: PhysicalMemory, names: _Names, tokens: Tokens, markers: _Markers) -> Tables | None:
+def _find_addresses(
+    memory: PhysicalMemory, names: _Names, tokens: Tokens, markers: _Markers, behind: int
+) -> Tables | None:
     alignment = names.start - names.count_at
-    for candidate in _address_candidates(memory, names, tokens.index_at + 2 * TOKENS, alignment):
+    for candidate in _address_candidates(memory, names, behind, alignment):
         tables = Tables(
             token_table=tokens.start,
             token_index=tokens.index_at,
@@ -239,7 +295,7 @@ def _find_addresses(memory: PhysicalMemory, names: _Names, tokens: Tokens, marke
 
 
 def _address_candidates(memory: PhysicalMemory, names: _Names, behind: int, alignment: int) -> Iterator[_Addresses]:
-    """Yield where the addresses may lie: behind the token index (since 6.4), or before the count.
+    """Yield where the addresses may lie: behind all that is in front of them since 6.4, or before the count.
 
     An encoding that can be checked more strictly comes before one that would believe its bytes.
     """

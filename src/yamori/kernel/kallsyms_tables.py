@@ -19,6 +19,9 @@ What changed over time (commits of the Linux kernel):
 * a081b5789255 (7.0): offsets count from the place where each is stored, and everything is aligned to 4 bytes;
   32-bit kernels that cannot be relocated store plain addresses in ``kallsyms_offsets``.
 
+OpenWrt's kernels have neither token table nor token index: names are stored as they are
+(``CONFIG_KALLSYMS_UNCOMPRESSED``, its patch ``203-kallsyms_uncompressed``).
+
 The alignment is that of a word, or its square by way of ``.align`` on the architectures where that takes a power of
 two (16 bytes on 32-bit Arm, 256 on arm64 and RISC-V, in old kernels).
 """
@@ -53,6 +56,8 @@ and a name take; a compressed name is no longer."""
 _MAX_TOKEN = 128
 _HEAD = 1 << 24
 """Bytes from the start of the kernel's image within which its second symbol lies; 64 KiB at most seen."""
+PLAIN = [chr(code) if 0x20 < code < 0x7F else "\n" for code in range(TOKENS)]
+"""What bytes stand for where names are not compressed; what is no letter breaks a name, and so the count of names."""
 _PRINTABLE = re.compile(rb"[!-~\0]*")
 
 
@@ -61,8 +66,8 @@ class Tables:
     """The arrays of one kernel's kallsyms.
 
     Attributes:
-        token_table: GPA of ``kallsyms_token_table``.
-        token_index: GPA of ``kallsyms_token_index``.
+        token_table: GPA of ``kallsyms_token_table``; where there is none, of what follows the markers.
+        token_index: GPA of ``kallsyms_token_index``; where there is none, the same as ``token_table``.
         names: GPA of ``kallsyms_names``.
         names_size: Bytes of ``kallsyms_names``.
         markers: GPA of ``kallsyms_markers``.
@@ -100,11 +105,13 @@ def read_tokens(memory: PhysicalMemory, start: int, index: int) -> list[str] | N
     Args:
         memory: The guest's physical memory.
         start: GPA of ``kallsyms_token_table``.
-        index: GPA of ``kallsyms_token_index``.
+        index: GPA of ``kallsyms_token_index``; the same as ``start`` where each byte stands for itself.
 
     Raises:
         MemoryFault: They leave the guest's RAM.
     """
+    if start == index:
+        return PLAIN
     if not 0 < index - start <= MAX_TABLE + MAX_PAD:
         return None
     table = memory.read(GPA(start), index - start)
