@@ -32,7 +32,8 @@ def test_api_is_imported_on_first_use_and_without_the_commands() -> None:
 def test_help_does_not_wait_for_what_it_does_not_need() -> None:
     loaded = modules_after("import yamori.cli.app")
     rooms = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("yamori.")}
-    assert rooms == {"yamori.cli", "yamori.errors", "yamori.lab", "yamori.records"}
+    assert rooms == {"yamori.cli", "yamori.errors", "yamori.lab", "yamori.probes", "yamori.records"}
+    assert {name for name in loaded if name.startswith("yamori.probes")} == {"yamori.probes", "yamori.probes.listings"}
     assert {name for name in loaded if name.startswith("yamori.lab")} == {"yamori.lab", "yamori.lab.devices"}
     assert not loaded & {"asyncio", "rich.console", "rich.table", "rich.progress"}
 

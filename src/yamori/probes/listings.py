@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from yamori.errors import YamoriError
-from yamori.kernel.kernel import Kernel
-from yamori.records import Result
+
+if TYPE_CHECKING:  # the commands read the names here before they need any of these
+    from yamori.kernel.kernel import Kernel
+    from yamori.records import Result
 
 LISTINGS = {
     "modules": "List the modules that the kernel's own list holds.",
