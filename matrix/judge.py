@@ -17,7 +17,7 @@ from yamori import lab
 from yamori.errors import LabError, ProfileError, YamoriError
 from yamori.guest import Guest
 from yamori.kernel.deferred import Deferred
-from yamori.kernel.inference import InferredTypes
+from yamori.kernel.inferred import InferredTypes
 from yamori.lab.compare import lasting_differences, wrong_executables, wrong_symbols
 from yamori.records import Process
 

@@ -10,7 +10,8 @@ from tests.kernel.synthetic import ARM, MACHINES, SLOT, X86, Guest, Machine, Pla
 
 from yamori.address import GPA, GVA
 from yamori.kernel.discovery import discover
-from yamori.kernel.inference import InferredTypes, infer
+from yamori.kernel.inference import infer
+from yamori.kernel.inferred import InferredTypes
 from yamori.kernel.invariants import CAPABILITY_BITS, CRED_MAGIC, CRED_REACH, are_births, ids_of_root
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.types import Member, Types

@@ -28,7 +28,8 @@ from tests.kernel.synthetic import (
 from yamori.address import GPA
 from yamori.errors import YamoriError
 from yamori.kernel.discovery import discover
-from yamori.kernel.inference import InferredTypes, infer
+from yamori.kernel.inference import infer
+from yamori.kernel.inferred import InferredTypes
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.profile import Profile
 from yamori.probes.plist import plist

@@ -16,7 +16,7 @@ from tests.kernel.synthetic import ARM, MACHINES, X86, Guest, Machine, Shape, bu
 from yamori.address import GPA
 from yamori.errors import NoKernelError, ProfileError, YamoriError
 from yamori.kernel.discovery import discover
-from yamori.kernel.inference import InferredTypes
+from yamori.kernel.inferred import InferredTypes
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.types import Member, Types
 from yamori.memory.physical import BytesMemory

@@ -20,6 +20,7 @@ from yamori.kernel.btf import BtfTypes
 from yamori.kernel.deferred import Deferred
 from yamori.kernel.given import Given, link_slide, of_another_kernel
 from yamori.kernel.inference import infer
+from yamori.kernel.inferred import InferredTypes, offsets
 from yamori.kernel.init_task import InitTask
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.memo import Memo
@@ -404,19 +405,27 @@ class Discovery:
                 return 0
         return None
 
+    def _inferred(self, space: AddressSpace, init: InitTask, debug: list[BtfTypes]) -> InferredTypes:
+        """Infer layouts. Where BTF tells them, its offsets are tried first, and no others if all of them hold."""
+        if self.likely or len(debug) != 1:
+            return infer(space, init, self.likely)
+        quick = infer(space, init, offsets(debug[0]))
+        return infer(space, init) if quick.unknown or quick.disagreements(debug[0]) else quick
+
     def _types(self, space: AddressSpace, init: InitTask) -> list[Types]:
         sources: list[Types] = [self.given.types] if self.given.types else []
+        read = (
+            (place, self.memo.types(self.memory, GPA(place), init.word_size))
+            for place in names.likely_in_image(space, init, self.places["btf"])
+        )
+        debug = [(place, types) for place, types in read if types and _has_comm(types, init)]
         with self.step("inference") as outcome:
-            inferred = infer(space, init, self.likely)
+            inferred = self._inferred(space, init, [types for _, types in debug])
             unknown = f"; not {', '.join(inferred.unknown)}" if inferred.unknown else ""
             where = f"{inferred.processes} processes"
             outcome(f"{len(inferred.members)} members{unknown}", where, "inferred" if inferred.members else "missing")
         with self.step("BTF") as outcome:
-            for place in names.likely_in_image(space, init, self.places["btf"]):
-                types = self.memo.types(self.memory, GPA(place), init.word_size)
-                comm = types and types.member("task_struct", "comm")
-                if not types or not comm or comm.offset != init.comm - init.gpa:
-                    continue
+            for place, types in debug:
                 if against := inferred.disagreements(types):
                     self.doubt(
                         f"BTF at GPA {place:#x} is not believed: it contradicts what holds in memory on {against}"
@@ -432,6 +441,11 @@ class Discovery:
         lookup = partial(_member, known)
         finders = [programs(space, init, lookup), modules(space, init, self._address), accounts(space, init, lookup)]
         return [*sources, Deferred(finders), inferred]
+
+
+def _has_comm(types: Types, init: InitTask) -> bool:
+    comm = types.member("task_struct", "comm")
+    return comm is not None and comm.offset == init.comm - init.gpa
 
 
 def _distance(candidates: Sequence[InitTask], place: int) -> int:

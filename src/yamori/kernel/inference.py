@@ -14,14 +14,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from yamori.address import GPA, GVA
 from yamori.errors import Fault
+from yamori.kernel.inferred import IDS, InferredTypes
 from yamori.kernel.init_task import COMM_LENGTH, InitTask
 from yamori.kernel.invariants import CRED_REACH, Quorum, are_births, enough, ids_of_root, nanoseconds, timespec
 from yamori.kernel.sample import BEHIND_COMM, Family, Reader, Sample, Task
-from yamori.kernel.types import Member, Provenance, Types
+from yamori.kernel.types import Member
+from yamori.translation.loads import PhysicalLoads
 from yamori.translation.space import AddressSpace
-
-STILL_BOOTING = "the guest is still booting: there is no user process yet"
-"""Why members are not known where ``InferredTypes.booting``."""
 
 FEW = 4
 """Kernel threads without which nothing is told; a kernel that has booted has 30 and more."""
@@ -31,47 +30,10 @@ VMACACHE_WORDS = 7  # active_mm, vmacache_seqnum and its padding, vmacache[VMACA
 PF_KTHREAD = 0x0020_0000  # include/linux/sched.h, since 2.6.27 (246bb0b1deb2)
 SIGCHLD = 17
 PID_MAX_LIMIT = 1 << 22  # include/linux/threads.h
-IDS = ("uid", "gid", "suid", "sgid", "euid", "egid", "fsuid", "fsgid")
 SLEEPING = frozenset({1, 2, 0x402, 0x2001, 0x2002, 0x100, 0x101, 0x102})
 """Usual values of a sleeping task's state: (UN)INTERRUPTIBLE, IDLE (4.2), with FREEZABLE (6.1) or WAKEKILL."""
 STATE_BITS = 0xFFFF
 EXIT_STATES = frozenset({0, 16, 32, 48})  # ZOMBIE and DEAD have changed places in 3.15 (ad86622b478e)
-
-
-class InferredTypes:
-    """Layouts found by inference.
-
-    Attributes:
-        members: (structure, member) → where it lies.
-        unknown: What was looked for and not found, with the reason.
-        processes: How many processes the invariants were tried on.
-        booting: Nothing but the kernel's own threads is there, or not even those: see ``STILL_BOOTING``.
-    """
-
-    provenance: Provenance = "inferred"
-
-    def __init__(self) -> None:
-        self.members: dict[tuple[str, str], Member] = {}
-        self.unknown: dict[str, str] = {}
-        self.processes = 0
-        self.booting = False
-
-    def member(self, struct: str, path: str) -> Member | None:
-        """Return where ``path`` lies in ``struct``, or ``None``."""
-        return self.members.get((struct, path))
-
-    def size(self, struct: str) -> int | None:  # noqa: ARG002  # the protocol's parameter
-        """Sizes are not inferred."""
-        return None
-
-    def disagreements(self, types: Types) -> str:
-        """Return the members that ``types`` has elsewhere, as words; empty if there are none."""
-        wrong = (
-            f"{struct}.{path}"
-            for (struct, path), member in self.members.items()
-            if (other := types.member(struct, path)) and other.offset != member.offset
-        )
-        return ", ".join(wrong)
 
 
 def infer(space: AddressSpace, init: InitTask, likely: Collection[int] = ()) -> InferredTypes:
@@ -348,6 +310,8 @@ class _Inference:
         if mm is None:
             return
         space = self.reader.space
+        if not any(space.geometry.user_tables(PhysicalLoads(space.memory), GPA(0), init.gva)):
+            return  # none of them does
         objects = [task for task in self.sample.users if task.word(mm.offset)]
         image = space.translate(GVA(init.gva)).gpa
 

@@ -20,7 +20,7 @@ from yamori.kernel import btf, isf
 from yamori.kernel.btf import BtfTypes
 from yamori.kernel.btf_writer import Placed, Writer, blob_of
 from yamori.kernel.given import Given
-from yamori.kernel.inference import InferredTypes
+from yamori.kernel.inferred import InferredTypes
 from yamori.kernel.profile import Profile
 from yamori.kernel.symbols import Columns, Symbol, Symbols
 from yamori.kernel.types import Provenance

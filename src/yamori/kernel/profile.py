@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from yamori.errors import ProfileError
 from yamori.kernel.deferred import Deferred
-from yamori.kernel.inference import STILL_BOOTING, InferredTypes
+from yamori.kernel.inferred import STILL_BOOTING, InferredTypes
 from yamori.kernel.init_task import InitTask
 from yamori.kernel.root import Root
 from yamori.kernel.symbols import Symbols

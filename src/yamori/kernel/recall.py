@@ -20,7 +20,7 @@ from yamori.errors import Fault, MemoryFault, YamoriError
 from yamori.kernel import init_task as first_task
 from yamori.kernel.discovery import MOST_LOOKED_AT, NEEDLES, Discovery
 from yamori.kernel.given import Given
-from yamori.kernel.inference import InferredTypes
+from yamori.kernel.inferred import InferredTypes
 from yamori.kernel.init_task import InitTask
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.memo import Memo

@@ -1,13 +1,14 @@
 """The one streaming pass over a guest's RAM: where do the things lie that a kernel can be recognised by?
 
 Positioned reads over the populated parts only (``PhysicalMemory.populated``): reading a hole of a mapped memfd would
-make the host allocate it. Each needle is a plain byte string, since ``bytes.find`` is many times faster than a
-regular expression with alternatives. What is found is only a sighting: decoys exist by nature (old copies, format
+make the host allocate it. Each needle is searched for by itself, which is many times faster than a regular
+expression with alternatives. What is found is only a sighting: decoys exist by nature (old copies, format
 strings, boot logs) and by malice, and every reader of these lists checks what it takes from them.
 """
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -52,15 +53,35 @@ class _Needle(NamedTuple):
 
     Attributes:
         name: What it stands for.
-        text: The needle without trailing zeros.
+        find: Returns where it is, without trailing zeros, from a place on; -1 where it is not.
+        text: How long it is without them.
         zeros: The zeros that must follow.
-        size: Bytes of both.
+        size: Bytes of all.
     """
 
     name: str
-    text: bytes
+    find: Callable[[bytes, int], int]
+    text: int
     zeros: bytes
     size: int
+
+
+def _needle(name: str, full: bytes) -> _Needle:
+    text = full.rstrip(b"\0")
+    return _Needle(name, _finder(text), len(text), full[len(text) :], len(full))
+
+
+def _finder(text: bytes) -> Callable[[bytes, int], int]:
+    """Return what finds a text. Zeros within it defeat ``bytes.find``, which skips ahead at bytes that it has not."""
+    if b"\0" not in text:
+        return lambda data, start: data.find(text, start)
+    pattern = re.compile(re.escape(text))
+
+    def find(data: bytes, start: int) -> int:
+        match = pattern.search(data, start)
+        return match.start() if match else -1
+
+    return find
 
 
 def scan(memory: PhysicalMemory, needles: Mapping[str, bytes], progress: Progress | None = None) -> Sightings:
@@ -72,7 +93,7 @@ def scan(memory: PhysicalMemory, needles: Mapping[str, bytes], progress: Progres
         progress: Told after every chunk.
     """
     found = Sightings(needles)
-    split = [_Needle(name, text := full.rstrip(b"\0"), full[len(text) :], len(full)) for name, full in needles.items()]
+    split = [_needle(name, full) for name, full in needles.items()]
     extents = list(memory.populated())
     total = sum(extent.size for extent in extents)
     overlap = max(map(len, needles.values())) - 1
@@ -99,15 +120,15 @@ def scan(memory: PhysicalMemory, needles: Mapping[str, bytes], progress: Progres
 
 def _search(data: bytes, gpa: int, seen: int, needles: list[_Needle], found: Sightings) -> None:
     """Note every needle in ``data`` that does not lie wholly within its first ``seen`` bytes."""
-    for name, text, zeros, size in needles:
+    for name, find, text, zeros, size in needles:
         places = found.places[name]
-        at = data.find(text, max(0, seen - size + 1))
+        at = find(data, max(0, seen - size + 1))
         while at >= 0:
-            if data.startswith(zeros, at + len(text)) and at + size <= len(data):
+            if data.startswith(zeros, at + text) and at + size <= len(data):
                 if len(places) >= MOST_SIGHTINGS:
                     found.flooded.add(name)
                     break
                 places.append(gpa + at)
                 if len(places) >= MOST_IN_PAGE and (places[-MOST_IN_PAGE] ^ (gpa + at)) < PAGE:
                     at += PAGE - 1 - (gpa + at) % PAGE
-            at = data.find(text, at + 1)
+            at = find(data, at + 1)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from yamori.errors import ProfileError
 from yamori.kernel.binding import fixed
-from yamori.kernel.inference import InferredTypes
+from yamori.kernel.inferred import InferredTypes
 from yamori.kernel.types import Member
 from yamori.llview import ir
 from yamori.llview.frontend import Statements
