@@ -8,7 +8,7 @@ import pytest
 
 from yamori.detectors.check import detectors
 from yamori.lab.attacks import WORD, attacks
-from yamori.lab.attacks.modules import SOURCES, names
+from yamori.lab.attacks.modules import PROGRAMS, SOURCES, names
 from yamori.lab.devices import DEVICES
 
 
@@ -17,9 +17,10 @@ def test_attack(name: str) -> None:
     one = attacks()[name]
     assert one.title
     assert one.technique.startswith("T1")
-    assert one.detector in {detector.name for detector in detectors()}
+    assert {one.detector, *one.also.split()} <= {detector.name for detector in detectors()}
     assert one.undo.strip()
     assert not one.module or (SOURCES / f"{one.module}.c").is_file()
+    assert not one.program or (PROGRAMS / f"{one.program}.c").is_file()
     for script in (one.script, one.undo):
         assert subprocess.run(["sh", "-n"], input=script.encode(), check=False).returncode == 0
 
@@ -35,6 +36,15 @@ def test_every_module_is_for_the_lab_only() -> None:
         assert start.index("lab_only()") < start.index("if (error)\n\t\treturn error;")
     assert f'"{WORD}"' in (SOURCES / "guard.h").read_text()
     assert all(WORD in device.append.split() for device in DEVICES.values())
+
+
+def test_every_program_is_for_the_lab_only() -> None:
+    assert {one.program for one in attacks().values()} - {""} == {path.stem for path in PROGRAMS.glob("*.c")}
+    for path in PROGRAMS.glob("*.c"):
+        text = path.read_text()
+        assert f'word[] = "{WORD}"' in text
+        body = text.partition("void _start(void)")[2]
+        assert body.index("if (in_lab())") < body.index("call(")
 
 
 @pytest.mark.parametrize(

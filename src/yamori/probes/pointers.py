@@ -75,4 +75,5 @@ def pointers(kernel: KernelView, where: range, bounds: range, but: tuple[range, 
     text, linear = but
     ends = (bounds.start, bounds.stop - 1, text.start, text.stop, linear.start, linear.stop)
     for start in range(where.start // PAGE * PAGE, where.stop, PAGES * PAGE):
-        yield from run_probe(kernel, words, (start, PAGES, *ends)).rows
+        pages = min(PAGES, -(-(where.stop - start) // PAGE))
+        yield from run_probe(kernel, words, (start, pages, *ends)).rows

@@ -32,24 +32,31 @@ def shared_credentials(view: View) -> Iterator[Finding]:
     users: dict[int, list[Process]] = defaultdict(list)
     for row, cred in _with_cred(view):
         users[cred].append(row)
+    # init_task is no row: it is the idle task, whose init_cred commit_creds(&init_cred) of an exploit hands out.
+    at = view.profile.require("task_struct", "real_cred").offset
+    idle = view.reader().pointer(view.profile.init.gva + at)
     for cred, rows in users.items():
         programs = [row for row in rows if not row.kthread]
-        if len(rows) < 2 or not programs:
-            continue
-        others = [row for row in rows if row.kthread] or rows[:1]
+        kernel = [row for row in rows if row.kthread]
+        owner = None if cred == idle else (kernel or rows)[0]
+        name = f"process {owner.pid} ({owner.comm})" if owner else "the kernel itself (init_task)"
         for row in programs:
-            if row is not others[0]:
-                yield Finding(
-                    subject=f"process {row.pid}",
-                    severity="critical",
-                    confidence="certain",
-                    title=f"Process {row.pid} ({row.comm}) has the rights of another process",
-                    why=[
-                        "Expected: every process has a struct cred of its own; only threads of one process share one.",
-                        f"Found: its cred at {cred:#x} is that of process {others[0].pid} ({others[0].comm}), too.",
-                    ],
-                    remedy=REMEDY,
-                )
+            if row is not owner:
+                yield _shared(row, cred, name)
+
+
+def _shared(row: Process, cred: int, owner: str) -> Finding:
+    return Finding(
+        subject=f"process {row.pid}",
+        severity="critical",
+        confidence="certain",
+        title=f"Process {row.pid} ({row.comm}) has the rights of another process",
+        why=[
+            "Expected: every process has a struct cred of its own; only threads of one process share one.",
+            f"Found: its cred at {cred:#x} is that of {owner}, too.",
+        ],
+        remedy=REMEDY,
+    )
 
 
 @detector(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from yamori.address import GVA
 from yamori.detectors.detector import NotChecked, detector
 from yamori.detectors.view import View
+from yamori.kernel.image import image_end
 from yamori.kernel.modules import BELOW_LINEAR
 from yamori.probes.pointers import pointers
 from yamori.records import Finding
@@ -26,9 +27,9 @@ MANY = 64
 
 @detector(
     title="Hooks that lead out of the kernel",
-    needs="the bounds of the kernel's text, and the list of modules",
+    needs="the bounds of the kernel's text, on 32-bit Arm of its image, and the list of modules",
     misses="hooks in objects that are allocated (netfilter, for one), those that lead into a module on the list, and "
-    "those to the first byte of a page",
+    "those to the first byte of a page in no table of functions",
     attack=["T1014", "T1056.004"],
 )
 def foreign_code(view: View) -> Iterator[Finding]:
@@ -36,14 +37,18 @@ def foreign_code(view: View) -> Iterator[Finding]:
     text = view.profile.text
     if text is None:
         raise NotChecked("the bounds of the kernel's text are not known")
+    end = image_end(view.kernel)
+    if end is None and view.profile.init.word_size == 4:  # what lies behind it is mapped beside it: programs' memory
+        raise NotChecked("where the kernel's image ends is not known")
+    where = range(text.stop, min(text.stop + BEHIND, end or text.stop + BEHIND))
     view.modules()
     if view.lacks:  # then nobody can say which code is a module's
         raise NotChecked("; ".join(view.lacks))
     foreign: dict[int, bool] = {}
     hooks: dict[int, list[tuple[int, int]]] = {}
-    for place, word in _words(view, text):
+    for place, word in _words(view, text, where):
         page = word // PAGE
-        if not word % PAGE:
+        if not word % PAGE and not _among_functions(view, text, place):
             continue
         if page not in foreign:
             foreign[page] = _is_foreign(view, word)
@@ -74,22 +79,28 @@ def _finding(view: View, page: int, found: list[tuple[int, int]]) -> Finding:
     )
 
 
-def _is_foreign(view: View, word: int) -> bool:
-    """Say whether something can be executed and is not mapped where the kernel's image is.
+def _among_functions(view: View, text: range, place: int) -> bool:
+    """Say whether a word has a pointer into the kernel's text beside it, as in a table of functions.
 
-    An address of a whole page is one of the places that the kernel keeps for code, not code (``execmem_info``).
+    An address of a whole page is mostly one of the places that the kernel keeps for code (``execmem_info``,
+    ``mod_tree``), but it is also that of a small module's first function.
     """
+    size = view.profile.init.word_size
+    return any(view.reader().pointer(place + step) in text for step in (-size, size))
+
+
+def _is_foreign(view: View, word: int) -> bool:
+    """Say whether something can be executed and is not mapped where the kernel's image is."""
     if not view.executable(word):
         return False
     return view.kernel.space.translate(GVA(word)).gpa != word - view.profile.init.image_offset
 
 
-def _words(view: View, text: range) -> Iterator[tuple[int, int]]:
+def _words(view: View, text: range, where: range) -> Iterator[tuple[int, int]]:
     """Yield (GVA, word) of what could be a pointer to code, but not to the kernel's text or the map of all RAM."""
     lowest, highest = view.profile.root.geometry.kernel
     linear = view.linear()
     if view.profile.init.word_size == 4:  # modules lie below the linear map
         lowest, highest = max(lowest, linear.start - BELOW_LINEAR), VECTORS - 1
-    where = range(text.stop, text.stop + BEHIND)
     for pointer in pointers(view.kernel, where, range(lowest, highest + 1), (text, linear)):
         yield pointer.place, pointer.word

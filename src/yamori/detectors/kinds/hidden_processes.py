@@ -33,8 +33,7 @@ def hidden_processes(view: View) -> Iterator[Finding]:
     for task, places in elsewhere.items():
         if task not in listed and tasks.lives(task):
             yield _hidden(tasks, task, places)
-    if numbered:
-        view.lacks += numbered.reasons
+    view.lacks += numbered.reasons if numbered else ["where this kernel keeps its process ids is not known"]
     if numbered and numbered.complete:
         known = {one.task for one in numbered.rows}
         for task, row in listed.items():

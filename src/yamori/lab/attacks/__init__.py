@@ -1,11 +1,11 @@
 """Attacks on devices of the lab, to try detectors with: what intruders really do, and no more than a detector must see.
 
 An attack is a shell script of this directory that runs in the guest as root. The comments at its top say what it does
-(``title``), its ``technique`` (MITRE ATT&CK), the ``detector`` that has to find it, and the kernel ``module`` that it
-needs, if any, whose source is in ``sources``. It prints ``subject: …``, which the detector's finding has to have, and
-``proof: …``, the effect as the guest itself sees it; exit code 77 means that it is not possible on this kernel. What
-follows the line ``# undo`` takes it back. Scripts and modules refuse to do anything where the kernel's command line
-does not say that it is a guest of the lab.
+(``title``), its ``technique`` (MITRE ATT&CK), the ``detector`` that has to find it, those that ``also`` see it, and the
+kernel ``module`` or the ``program`` that it needs, whose source is in ``sources`` or ``programs``. It prints
+``subject: …``, which the detector's finding has to have, and ``proof: …``, the effect as the guest itself sees it; exit
+code 77 means that it is not possible on this kernel. What follows the line ``# undo`` takes it back. Scripts, modules
+and programs refuse to do anything where the kernel's command line does not say that it is a guest of the lab.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ IMPOSSIBLE = 77
 
 PIECE = 2000  # bytes of one line to the guest's console
 
-_FIELD = re.compile(r"# (title|technique|detector|module): (.*)")
-_GUARD = f"grep -qw {WORD} /proc/cmdline || {{ echo 'this is no guest of the lab'; exit 1; }}\n"
+_FIELD = re.compile(r"# (title|technique|detector|also|module|program): (.*)")
+_GUARD = f"tr ' ' '\\n' < /proc/cmdline | grep -qxF {WORD} || {{ echo 'this is no guest of the lab'; exit 1; }}\n"
 
 
 class Attack(NamedTuple):
@@ -44,7 +44,9 @@ class Attack(NamedTuple):
         title: What it does.
         technique: Its id in MITRE ATT&CK.
         detector: The detector that has to find it.
+        also: Other detectors that see it, with blanks between, or empty.
         module: The kernel module that it needs, or empty.
+        program: The program that it needs, or empty.
         script: What does it.
         undo: What takes it back.
     """
@@ -53,7 +55,9 @@ class Attack(NamedTuple):
     title: str
     technique: str
     detector: str
+    also: str
     module: str
+    program: str
     script: str
     undo: str
 
@@ -84,8 +88,8 @@ def _parsed(path: Path) -> Attack:
     text = path.read_text()
     script, _, undo = text.partition("\n# undo\n")
     fields = {match[1]: match[2] for match in map(_FIELD.fullmatch, script.splitlines()) if match}
-    module = fields.pop("module", "")
-    return Attack(name=path.stem, module=module, script=script, undo=undo, **fields)
+    optional = dict.fromkeys(("also", "module", "program"), "")
+    return Attack(name=path.stem, script=script, undo=undo, **(optional | fields))
 
 
 def attack(machine: Machine, name: str, progress: Progress = lambda _stage: None) -> Effect:
@@ -96,13 +100,14 @@ def attack(machine: Machine, name: str, progress: Progress = lambda _stage: None
         LabError: There is no such attack, or it failed.
     """
     chosen = _chosen(name)
-    place = ""
+    module, program = f"/run/{chosen.module}.ko", f"/run/{chosen.program}"
     if chosen.module:
-        place = f"/run/{chosen.module}.ko"
-        _put(machine, modules.built(machine, chosen.module, progress), place)
+        _put(machine, modules.built(machine, chosen.module, progress), module)
+    if chosen.program:
+        _put(machine, modules.program(machine, chosen.program), program)
     progress(f"running {name}")
     keep = f"echo \"pid='$pid' before='$before'\" > {_state(name)}\n"
-    ran = machine.run(["sh", "-c", f"{_GUARD}module={place}\n{chosen.script}\n{keep}"], timeout=60)
+    ran = machine.run(["sh", "-c", f"{_GUARD}module={module} program={program}\n{chosen.script}\n{keep}"], timeout=60)
     said = dict(line.split(": ", 1) for line in ran.output.splitlines() if line.startswith(("subject: ", "proof: ")))
     if ran.status == IMPOSSIBLE:
         raise ImpossibleError(ran.output.strip(), where=name)

@@ -1,4 +1,4 @@
-"""Kernel modules of the attack lab, built for the kernel that a guest runs, with the headers that Debian has of it."""
+"""What the attack lab builds: modules for the kernel that a guest runs, with Debian's headers of it, and programs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from yamori.lab.machines import Machine
 from yamori.lab.packages import Progress
 
 SOURCES = Path(__file__).parent / "sources"
+PROGRAMS = Path(__file__).parent / "programs"
 
 TOOLS = {
     "armhf": ("arm", "arm-linux-gnueabi-"),
@@ -42,24 +43,47 @@ def built(machine: Machine, name: str, progress: Progress) -> bytes:
     """
     device = DEVICES[machine.record.device]
     release = machine.run("uname -r").output.strip()
-    architecture, prefix = TOOLS[device.architecture]
-    compiler = f"{prefix}gcc"
-    if not shutil.which(compiler):
-        raise LabError("not installed", where=compiler, hint="install the cross compiler; `make test` does")
+    architecture, prefix = _tools(device.architecture)
     suite = _suite(machine, device.architecture)
     with tempfile.TemporaryDirectory(prefix="yamori-module-") as temporary:
         folder = Path(temporary)
         tree = _tree(folder, device.architecture, release, suite, progress)
         source = folder / "module"
         source.mkdir()
-        for path in (SOURCES / "guard.h", SOURCES / f"{name}.c"):
+        for path in (*SOURCES.glob("*.h"), SOURCES / f"{name}.c"):
             shutil.copy(path, source)
         (source / "Makefile").write_text(f"obj-m := {name}.o\n")
         progress(f"building {name} for {release}")
-        words = [f"M={source}", f"ARCH={architecture}", f"CROSS_COMPILE={prefix}", f"CC={compiler}", "modules"]
+        words = [f"M={source}", f"ARCH={architecture}", f"CROSS_COMPILE={prefix}", f"CC={prefix}gcc", "modules"]
         _run(["make", "-s", "-C", str(tree), *words])
         _run([f"{prefix}strip", "--strip-debug", str(source / f"{name}.ko")])
         return (source / f"{name}.ko").read_bytes()
+
+
+def program(machine: Machine, name: str) -> bytes:
+    """Return a program for a guest: static and without a C library, which cross compilers come without.
+
+    Args:
+        machine: The guest.
+        name: The source's name, without ``.c``.
+
+    Raises:
+        LabError: There is no compiler, or it cannot be built.
+    """
+    _, prefix = _tools(DEVICES[machine.record.device].architecture)
+    with tempfile.TemporaryDirectory(prefix="yamori-program-") as temporary:
+        made = Path(temporary) / name
+        flags = ["-Os", "-s", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]
+        _run([f"{prefix}gcc", *flags, "-o", str(made), str(PROGRAMS / f"{name}.c")])
+        return made.read_bytes()
+
+
+def _tools(architecture: str) -> tuple[str, str]:
+    """Return the kernel's name of an architecture, and the prefix of its compiler, which has to be installed."""
+    name, prefix = TOOLS[architecture]
+    if not shutil.which(f"{prefix}gcc"):
+        raise LabError("not installed", where=f"{prefix}gcc", hint="install the cross compiler; `make test` does")
+    return name, prefix
 
 
 def _suite(machine: Machine, architecture: str) -> str:

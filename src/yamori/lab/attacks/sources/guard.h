@@ -12,6 +12,7 @@ MODULE_DESCRIPTION("A fixture of Yamori's attack lab; refuses to start elsewhere
 static int lab_only(void)
 {
 	char line[1024] = "";
+	char *rest = line, *word;
 	loff_t position = 0;
 	struct file *file = filp_open("/proc/cmdline", O_RDONLY, 0);
 	ssize_t got;
@@ -22,5 +23,8 @@ static int lab_only(void)
 	filp_close(file, NULL);
 	if (got < 0)
 		return got;
-	return strstr(line, "yamori.lab") ? 0 : -EPERM;
+	while ((word = strsep(&rest, " \n")))
+		if (!strcmp(word, "yamori.lab"))
+			return 0;
+	return -EPERM;
 }

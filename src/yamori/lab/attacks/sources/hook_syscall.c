@@ -1,8 +1,7 @@
 /* Replaces the entry of sync() in the system-call table by a function that counts and forwards. */
 #include "guard.h"
-#include <linux/mm.h>
+#include "write.h"
 #include <linux/unistd.h>
-#include <linux/vmalloc.h>
 
 static unsigned long table;
 module_param(table, ulong, 0400);
@@ -25,18 +24,10 @@ static asmlinkage long forward(unsigned long a, unsigned long b, unsigned long c
 	return before(a, b, c, d, e, f);
 }
 
-/* The table is read-only: write through another mapping of its page. */
+/* The table is read-only. */
 static int put(call_t value)
 {
-	unsigned long place = table + nr * sizeof(void *);
-	struct page *page = virt_to_page((void *)place);
-	void *alias = vmap(&page, 1, VM_MAP, PAGE_KERNEL);
-
-	if (!alias)
-		return -ENOMEM;
-	WRITE_ONCE(*(call_t *)(alias + offset_in_page(place)), value);
-	vunmap(alias);
-	return 0;
+	return put_pointer((call_t *)table + nr, value);
 }
 
 static int __init start(void)
