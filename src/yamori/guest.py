@@ -31,6 +31,7 @@ from yamori.probes.syscall import syscall
 from yamori.records import Banner, Process, Program, Result, SystemCall
 
 if TYPE_CHECKING:
+    from yamori.detectors.baseline import Baseline
     from yamori.detectors.check import Report
     from yamori.detectors.known_trouble import Trouble
 
@@ -118,22 +119,37 @@ class Guest:
             self._check()
             return listing(name)(self.kernel)
 
-    def check(self, only: Collection[str] = (), skip: Collection[str] = ()) -> Report:
+    def check(
+        self, only: Collection[str] = (), skip: Collection[str] = (), baseline: Path | str | None = None
+    ) -> Report:
         """Run the detectors once.
 
         Args:
             only: Names of those that alone run; none means all.
             skip: Names of those that do not.
+            baseline: A file with what the device is meant to run.
 
         Raises:
-            YamoriError: There is no detector of a name.
+            YamoriError: There is no detector of a name, or the baseline cannot be used.
         """
-        from yamori.detectors.check import check, chosen  # noqa: PLC0415  only this needs it
+        from yamori.detectors.baseline import read  # noqa: PLC0415  only this needs them
+        from yamori.detectors.check import check, chosen  # noqa: PLC0415
 
-        wanted = chosen(only, skip)
+        meant = read(Path(baseline)) if baseline is not None else None
+        wanted = chosen(only, skip, meant)
         with _named(self.vm):
             self._check()
-            return check(self.kernel, wanted)
+            return check(self.kernel, wanted, meant)
+
+    def baseline(self) -> tuple[Baseline, list[str]]:
+        """Return what the guest runs now as a baseline, and what could not be told, a sentence each."""
+        from yamori.detectors.learning import learned  # noqa: PLC0415  only this needs them
+        from yamori.detectors.view import View  # noqa: PLC0415
+
+        with _named(self.vm):
+            self._check()
+            view = View(self.kernel)
+            return learned(view), [*dict.fromkeys(view.lacks)]
 
     def run(self, probe: Probe, arguments: tuple[int, ...] = ()) -> Result[Any]:
         """Run a probe of one's own.

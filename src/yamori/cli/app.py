@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from yamori import __version__
-from yamori.cli import ids, lab, llview, output, profile
+from yamori.cli import baseline, ids, lab, llview, output, profile
 from yamori.cli.check import check, detectors
 from yamori.cli.demo import demo
 from yamori.cli.doctor import doctor
@@ -18,9 +18,9 @@ from yamori.cli.streams import ReaderGoneError
 from yamori.cli.targets import targets
 from yamori.errors import YamoriError
 
-GROUPS = (ids.app, profile.app, lab.app, llview.app)
+GROUPS = (ids.app, baseline.app, profile.app, lab.app, llview.app)
 COMMANDS = (
-    (check, "Examples: yamori check lab:arm64, yamori check qemu:gateway --skip foreign-modules --json"),
+    (check, "Examples: yamori check lab:arm64, yamori check qemu:gateway --baseline gateway.toml --json"),
     (detectors, "Example: yamori detectors"),
     (doctor, "Example: yamori doctor lab:arm64"),
     (targets, "Example: yamori targets --json"),

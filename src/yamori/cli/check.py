@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,10 @@ Only = Annotated[
 Skip = Annotated[
     list[str] | None, typer.Option("--skip", metavar="NAME", help="Leave this detector out; may be repeated.")
 ]
+BaselineFile = Annotated[
+    Path | None,
+    typer.Option("--baseline", metavar="FILE", help="What the device is meant to run; see `baseline learn`."),
+]
 
 
 def check(
@@ -28,6 +33,7 @@ def check(
     *,
     only: Only = None,
     skip: Skip = None,
+    baseline: BaselineFile = None,
     vmlinux: Vmlinux = None,
     symbols: SystemMap = None,
     ram_base: RamBase = None,
@@ -36,7 +42,7 @@ def check(
 ) -> None:
     """Look for intruders: exit code 0 if all is well, 1 if something was found, 3 if not everything was checked."""
     with output.opened(target, vmlinux, symbols, ram_base, cache=not no_cache) as guest:
-        report = guest.check(only or (), skip or ())
+        report = guest.check(only or (), skip or (), baseline)
         if as_json:
             output.print_json(output.heading("check", guest) | _plain(report))
         else:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import lzma
-import os
 import sys
-import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yamori.cli import output
+from yamori.cli.files import Force, write
 from yamori.cli.output import AsJson, RamBase, safe
 from yamori.errors import ProfileError
 from yamori.records import SCHEMA
@@ -37,7 +36,6 @@ class Format(StrEnum):
 
 
 Out = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is standard output.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")]
 Source = Annotated[
     str, typer.Argument(metavar="FILE|TARGET", help="A profile, ISF or BTF file, or a guest (see `yamori targets`).")
 ]
@@ -66,7 +64,7 @@ def build(
         made.word_size = 8 if any(row.address >> 32 for row in symbols) else 4
         made.put_symbols(symbols)
     first = vmlinux or system_map
-    _write(portable.dumps(made), out or Path(f"{first.name if first else ''}.profile"), force=force)
+    write(portable.dumps(made), out or Path(f"{first.name if first else ''}.profile"), force=force)
 
 
 @app.command("import", epilog="Example: yamori profile import vmlinux.json.xz -o gateway.profile")
@@ -79,7 +77,7 @@ def import_(
     """Make a profile of another tool's: ISF of Volatility 3, or a copy of /sys/kernel/btf/vmlinux."""
     from yamori.kernel import portable  # noqa: PLC0415  `yamori --help` need not wait for it
 
-    _write(portable.dumps(portable.of_file(file)), out or Path(f"{file.name}.profile"), force=force)
+    write(portable.dumps(portable.of_file(file)), out or Path(f"{file.name}.profile"), force=force)
 
 
 @app.command(epilog="Examples: yamori profile show gateway.profile task_struct.mm, yamori profile show lab:arm64 cred")
@@ -159,7 +157,7 @@ def export(
         else:
             data, ending = portable.dumps(known), "profile"
     name = Path(source).name.replace(":", "-")
-    _write(data, out or Path(f"{name}.{ending}"), force=force)
+    write(data, out or Path(f"{name}.{ending}"), force=force)
 
 
 def _is_target(source: str) -> bool:
@@ -183,29 +181,3 @@ def _vmcoreinfo(source: str, ram_base: int | None) -> bytes:
         raise ProfileError("only a running kernel has addresses to tell", where=source, hint="name a TARGET")
     with output.opened(source, None, None, ram_base) as guest:
         return vmcoreinfo_writer.text(guest.profile).encode()
-
-
-def _write(data: bytes, path: Path, *, force: bool) -> None:
-    """Write a file whole or not at all."""
-    if str(path) == "-":
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        return
-    if path.exists() and not force:
-        raise ProfileError("it is there already", where=str(path), hint="--force replaces it")
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as stream:
-            partial = Path(stream.name)
-            try:
-                stream.write(data)
-                stream.flush()
-                mask = os.umask(0)
-                os.umask(mask)
-                partial.chmod(0o666 & ~mask)
-                partial.replace(path)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise ProfileError(f"cannot be written: {error.strerror}", where=str(path)) from error
-    sys.stderr.write(f"written: {safe(str(path))} ({len(data) / 1e6:.1f} MB)\n")

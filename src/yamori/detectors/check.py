@@ -11,6 +11,7 @@ from importlib import import_module, metadata
 import msgspec
 
 from yamori.detectors import kinds
+from yamori.detectors.baseline import Baseline
 from yamori.detectors.detector import Detector, NotChecked
 from yamori.detectors.view import View
 from yamori.errors import YamoriError
@@ -67,28 +68,37 @@ def _loaded(entry: metadata.EntryPoint) -> Detector:
     return found
 
 
-def chosen(only: Collection[str], skip: Collection[str]) -> list[Detector]:
+def chosen(only: Collection[str], skip: Collection[str], baseline: Baseline | None = None) -> list[Detector]:
     """Return the detectors to run.
 
     Args:
         only: Names of those that alone run; none means all.
         skip: Names of those that do not.
+        baseline: What the device is meant to run.
 
     Raises:
-        YamoriError: There is no detector of a name.
+        YamoriError: There is no detector of a name, or it needs a baseline with a section that is not there.
     """
     every = {one.name: one for one in detectors()}
     if unknown := [name for name in (*only, *skip) if name not in every]:
         raise YamoriError(f"there is no detector {unknown[0]!r}", hint=f"there are {', '.join(every)}")
-    return [one for name, one in every.items() if (not only or name in only) and name not in skip]
+    applying = {name: one for name, one in every.items() if _applies(one, baseline)}
+    if idle := [name for name in only if name not in applying]:
+        section = every[idle[0]].section
+        raise YamoriError(f"it needs a baseline with {section}", where=idle[0], hint="give --baseline FILE")
+    return [one for name, one in applying.items() if (not only or name in only) and name not in skip]
 
 
-def check(kernel: Kernel, wanted: Sequence[Detector]) -> Report:
+def _applies(one: Detector, baseline: Baseline | None) -> bool:
+    return not one.section or (baseline is not None and getattr(baseline, one.section) is not None)
+
+
+def check(kernel: Kernel, wanted: Sequence[Detector], baseline: Baseline | None = None) -> Report:
     """Run detectors once, and those that found something once more: what the guest was just changing does not last."""
     report = Report()
-    first = View(kernel)
+    first = View(kernel, baseline)
     looked = [(one, *_look(one, first, report)) for one in wanted]
-    second = View(kernel)
+    second = View(kernel, baseline)
     for one, findings, reasons in looked:
         if findings:
             again, _ = _look(one, second, report)

@@ -42,6 +42,7 @@ class Detector:
         misses: What it cannot see.
         attack: The ids of MITRE ATT&CK that its findings carry.
         look: Looks once.
+        section: What of a baseline it goes by; it is not run where there is no such section.
     """
 
     name: str
@@ -50,12 +51,15 @@ class Detector:
     misses: str
     attack: Sequence[str]
     look: Look
+    section: str = ""
 
 
-def detector(*, title: str, needs: str, misses: str, attack: Sequence[str]) -> Callable[[Look], Detector]:
+def detector(
+    *, title: str, needs: str, misses: str, attack: Sequence[str], section: str = ""
+) -> Callable[[Look], Detector]:
     """Make a detector of a function, whose name with dashes is the detector's."""
 
     def made(look: Look) -> Detector:
-        return Detector(look.__name__.replace("_", "-"), title, needs, misses, attack, look)
+        return Detector(look.__name__.replace("_", "-"), title, needs, misses, attack, look, section)
 
     return made

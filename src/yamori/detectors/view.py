@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from yamori.address import GVA
+from yamori.detectors.baseline import Baseline
 from yamori.errors import Fault, ProfileError
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.profile import Profile
@@ -25,13 +26,15 @@ class View:
 
     Args:
         kernel: The guest's kernel.
+        baseline: What the device is meant to run.
 
     Attributes:
         lacks: Why what was asked for is not all there is, one sentence each; the detector that asked clears it.
     """
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, baseline: Baseline | None = None) -> None:
         self.kernel = kernel
+        self.baseline = baseline
         self.lacks: list[str] = []
 
     @property
