@@ -64,3 +64,10 @@ def test_more_names_than_are_packed_at_once() -> None:
     table = Symbols([Symbol(at, "t", f"f{at}") for at in range(10_000)], "kallsyms")
     assert table.find("f9999") == Symbol(9999, "t", "f9999")
     assert table.containing(4096) == (Symbol(4096, "t", "f4096"), 0)
+
+
+@given(st.lists(st.text("ab\u00e9", max_size=4), max_size=30), st.lists(st.text("ab\u00e9", max_size=2), max_size=3))
+def test_starting(names: list[str], prefixes: list[str]) -> None:
+    rows = [Symbol(number // 2, "t", name) for number, name in enumerate(names)]
+    table = Symbols(rows, "kallsyms")
+    assert table.starting(prefixes) == [row for row in rows if row.name.startswith(tuple(prefixes))]

@@ -144,6 +144,21 @@ class Symbols:
         symbol = self.find(name)
         return symbol.address if symbol else None
 
+    def starting(self, prefixes: Iterable[str]) -> list[Symbol]:
+        """Return every symbol whose name begins with one of some texts, in the order of addresses.
+
+        Args:
+            prefixes: Without line feeds.
+        """
+        found = set()
+        for prefix in prefixes:
+            needle = f"\n{prefix}".encode(errors="surrogatepass")
+            at = self._names.find(needle)
+            while 0 <= at < len(self._names) - 1:
+                found.add(bisect_right(self._starts, at + 1) - 1)
+                at = self._names.find(needle, at + 1)
+        return [self._at(index) for index in sorted(found)]
+
     def containing(self, address: int) -> tuple[Symbol, int] | None:
         """Return the symbol at or before ``address`` and the offset from it; ``None`` below the first symbol.
 

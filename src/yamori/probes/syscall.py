@@ -191,11 +191,11 @@ def _look(kernel: Kernel, table: str, functions: dict[int, str], numbers: dict[s
 
 def _functions(kernel: Kernel) -> dict[int, str]:
     """Return address → name of every system-call function, whatever the architecture calls them."""
-    starts = tuple(f"{prefix}{kind}sys_" for prefix in FUNCTION_PREFIXES for kind in ("", "compat_"))
+    starts = [f"{prefix}{kind}sys_" for prefix in FUNCTION_PREFIXES for kind in ("", "compat_")]
     found: dict[int, str] = {}
     for symbols in kernel.profile.symbols:
-        for address, kind, name in symbols:
-            if kind in "TtWw" and name.startswith(starts):
+        for address, kind, name in symbols.starting(starts):
+            if kind in "TtWw":
                 found.setdefault(address, name)
     return found
 

@@ -46,13 +46,13 @@ def foreign_code(view: View) -> Iterator[Finding]:
         raise NotChecked("; ".join(view.lacks))
     foreign: dict[int, bool] = {}
     hooks: dict[int, list[tuple[int, int]]] = {}
-    for place, word in _words(view, text, where):
+    for place, word in _words(view, range(text.start, end or text.stop), where):
         page = word // PAGE
-        if not word % PAGE and not _among_functions(view, text, place):
-            continue
         if page not in foreign:
             foreign[page] = _is_foreign(view, word)
-        if foreign[page] and view.module_of(word) is None:
+        if not foreign[page] or (not word % PAGE and not _among_functions(view, text, place)):
+            continue
+        if view.module_of(word) is None:
             hooks.setdefault(page, []).append((place, word))
             if len(hooks) > MANY:
                 raise NotChecked("this kernel lets its data be executed, so that pointers to data look like hooks")
@@ -96,11 +96,11 @@ def _is_foreign(view: View, word: int) -> bool:
     return view.kernel.space.translate(GVA(word)).gpa != word - view.profile.init.image_offset
 
 
-def _words(view: View, text: range, where: range) -> Iterator[tuple[int, int]]:
-    """Yield (GVA, word) of what could be a pointer to code, but not to the kernel's text or the map of all RAM."""
+def _words(view: View, image: range, where: range) -> Iterator[tuple[int, int]]:
+    """Yield (GVA, word) of what could be a pointer to code, but not to the kernel's image or the map of all RAM."""
     lowest, highest = view.profile.root.geometry.kernel
     linear = view.linear()
     if view.profile.init.word_size == 4:  # modules lie below the linear map
         lowest, highest = max(lowest, linear.start - BELOW_LINEAR), VECTORS - 1
-    for pointer in pointers(view.kernel, where, range(lowest, highest + 1), (text, linear)):
+    for pointer in pointers(view.kernel, where, range(lowest, highest + 1), (image, linear)):
         yield pointer.place, pointer.word
