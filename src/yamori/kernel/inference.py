@@ -310,7 +310,7 @@ class _Inference:
         if mm is None:
             return
         space = self.reader.space
-        if not any(space.geometry.user_tables(PhysicalLoads(space.memory), GPA(0), init.gva)):
+        if not any(space.geometry.user_tables(PhysicalLoads(space.memory), space.root, init.gva)):
             return  # none of them does
         objects = [task for task in self.sample.users if task.word(mm.offset)]
         image = space.translate(GVA(init.gva)).gpa

@@ -7,6 +7,7 @@ from functools import cached_property
 from yamori.address import GPA, GVA
 from yamori.errors import YamoriError
 from yamori.kernel.binding import bind
+from yamori.kernel.image import kept
 from yamori.kernel.profile import Profile
 from yamori.llview.ir import Program
 from yamori.llview.machine import Machine, SlotFill
@@ -77,6 +78,11 @@ class Kernel:
         if known is None:
             known = self._bound[id(program)] = program, bind(program, self.profile)  # kept: its id stays its own
         return known[1]
+
+    @cached_property
+    def image(self) -> tuple[range, ...]:
+        """What of the kernel's image stays the kernel's, as GVAs; empty where nothing tells."""
+        return kept(self.memory, self.profile)
 
     @cached_property
     def machine(self) -> Machine:

@@ -6,12 +6,11 @@ Whatever hooks a call through data leaves one: an entry of a table, ``file_opera
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from yamori.address import GVA
 from yamori.detectors.detector import NotChecked, detector
 from yamori.detectors.view import View
-from yamori.kernel.image import image_end
 from yamori.kernel.modules import BELOW_LINEAR
 from yamori.probes.pointers import pointers
 from yamori.records import Finding
@@ -37,16 +36,16 @@ def foreign_code(view: View) -> Iterator[Finding]:
     text = view.profile.text
     if text is None:
         raise NotChecked("the bounds of the kernel's text are not known")
-    end = image_end(view.kernel)
-    if end is None and view.profile.init.word_size == 4:  # what lies behind it is mapped beside it: programs' memory
+    image = view.kernel.image
+    if not image and view.profile.init.word_size == 4:  # programs' memory is mapped beside it
         raise NotChecked("where the kernel's image ends is not known")
-    where = range(text.stop, min(text.stop + BEHIND, end or text.stop + BEHIND))
+    image = image or (range(text.start, text.stop + BEHIND),)
     view.modules()
     if view.lacks:  # then nobody can say which code is a module's
         raise NotChecked("; ".join(view.lacks))
     foreign: dict[int, bool] = {}
     hooks: dict[int, list[tuple[int, int]]] = {}
-    for place, word in _words(view, range(text.start, end or text.stop), where):
+    for place, word in _words(view, text, image):
         page = word // PAGE
         if page not in foreign:
             foreign[page] = _is_foreign(view, word)
@@ -96,11 +95,14 @@ def _is_foreign(view: View, word: int) -> bool:
     return view.kernel.space.translate(GVA(word)).gpa != word - view.profile.init.image_offset
 
 
-def _words(view: View, image: range, where: range) -> Iterator[tuple[int, int]]:
+def _words(view: View, text: range, image: Sequence[range]) -> Iterator[tuple[int, int]]:
     """Yield (GVA, word) of what could be a pointer to code, but not to the kernel's image or the map of all RAM."""
     lowest, highest = view.profile.root.geometry.kernel
     linear = view.linear()
     if view.profile.init.word_size == 4:  # modules lie below the linear map
         lowest, highest = max(lowest, linear.start - BELOW_LINEAR), VECTORS - 1
-    for pointer in pointers(view.kernel, where, range(lowest, highest + 1), (image, linear)):
-        yield pointer.place, pointer.word
+    own = range(text.start, text.stop if view.kernel.image == () else image[-1].stop)
+    for part in image:
+        where = range(max(part.start, text.stop), min(part.stop, text.stop + BEHIND))
+        for pointer in pointers(view.kernel, where, range(lowest, highest + 1), (own, linear)):
+            yield pointer.place, pointer.word
