@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from yamori.detectors.view import View
 from yamori.kernel.sample import Family
+from yamori.probes.plist import plist
 
+LISTS = 3
 MOST_TASKS = 1 << 17
 """Tasks that are looked at: more than PID_MAX_LIMIT of most devices; a circle of links ends anyway."""
 
@@ -22,7 +24,7 @@ class Tasks:
     """
 
     def __init__(self, view: View) -> None:
-        self.space = view.kernel.space
+        self.view = view
         self.profile = view.profile
         self.family_at = Family(self.profile.require("task_struct", "real_parent").offset, self.profile.init.word_size)
         self.reader = view.reader()
@@ -64,6 +66,18 @@ class Tasks:
     def comm(self, task: int) -> str:
         """Return a task's name."""
         return self.reader.text(task + self.profile.require("task_struct", "comm").offset, 16)
+
+    def unlisted(self, candidates: Iterable[int]) -> list[int]:
+        """Return the tasks that live and that the list does not have, read anew after they were seen.
+
+        A process that started since the list was read is on the next one. It is read more than once: a walk through
+        links that change may lose its way, and then says so or not.
+        """
+        missing = [task for task in candidates if self.lives(task)]
+        for _ in range(LISTS if missing else 0):
+            listed = {row.task for row in plist(self.view.kernel).rows}
+            missing = [task for task in missing if task not in listed and self.lives(task)]
+        return missing
 
     def is_whole(self, task: int) -> bool:
         """Say whether something that looks like a task is one that lives, not what is left of one.

@@ -27,19 +27,19 @@ def carved_processes(view: View) -> Iterator[Finding]:
         raise NotChecked("there are too few processes to tell where others can be")
     tasks = Tasks(view)
     known = listed.union(tasks.family(), [view.profile.init.gva])
-    for task in carve(view.kernel, _linear(view, min(listed)), listed):
-        if task not in known and tasks.is_whole(task):
-            yield Finding(
-                subject=f"process {tasks.pid(task)}",
-                severity="critical",
-                confidence="likely",
-                title=f"Process {tasks.pid(task)} ({tasks.comm(task)}) is hidden",
-                why=[
-                    "Expected: every process that lives is on the kernel's list of tasks, and a child of another.",
-                    f"Found: the task_struct at {task:#x} is neither; it was found by searching memory.",
-                ],
-                remedy="Look at what it runs (`yamori shell`), preserve the memory, isolate the device.",
-            )
+    found = carve(view.kernel, _linear(view, min(listed)), listed)
+    for task in tasks.unlisted({task for task in found if task not in known and tasks.is_whole(task)}):
+        yield Finding(
+            subject=f"process {tasks.pid(task)}",
+            severity="critical",
+            confidence="likely",
+            title=f"Process {tasks.pid(task)} ({tasks.comm(task)}) is hidden",
+            why=[
+                "Expected: every process that lives is on the kernel's list of tasks, and a child of another.",
+                f"Found: the task_struct at {task:#x} is neither; it was found by searching memory.",
+            ],
+            remedy="Look at what it runs (`yamori shell`), preserve the memory, isolate the device.",
+        )
 
 
 def _linear(view: View, task: int) -> int:

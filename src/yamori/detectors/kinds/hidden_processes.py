@@ -27,9 +27,8 @@ def hidden_processes(view: View) -> Iterator[Finding]:
     numbered = pids(view.kernel)
     for one in numbered.rows if numbered else ():
         elsewhere.setdefault(one.task, []).append("the table of process ids")
-    for task, places in elsewhere.items():
-        if task not in listed and tasks.lives(task):
-            yield _hidden(tasks, task, places)
+    for task in tasks.unlisted(task for task in elsewhere if task not in listed):
+        yield _hidden(tasks, task, elsewhere[task])
     view.lacks += numbered.reasons if numbered else ["where this kernel keeps its process ids is not known"]
     if numbered and numbered.complete:
         known = {one.task for one in numbered.rows}
