@@ -97,10 +97,12 @@ class View:
     def module_of(self, address: int) -> Module | None:
         """Return the module whose code, or data where these are not told apart, is at an address.
 
+        Who concludes something from ``None`` asks ``modules`` before, for whether the list is whole.
+
         Raises:
             ProfileError: As ``modules``.
         """
-        sized = (one for one in self.modules() if one.base is not None and one.code is not None)
+        sized = (one for one in self._modules.rows if one.base is not None and one.code is not None)
         return next((one for one in sized if (one.base or 0) <= address < (one.base or 0) + (one.code or 0)), None)
 
     def owner(self, address: int) -> str:

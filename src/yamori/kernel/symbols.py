@@ -176,6 +176,10 @@ class Symbols:
         first, end = bisect_left(self._addresses, address), bisect_right(self._addresses, address)
         return [self._at(index) for index in range(first, end)]
 
+    def addresses(self, within: range) -> Sequence[int]:
+        """Return the addresses of all symbols in a range, ascending; one for each symbol of an address."""
+        return self._addresses[bisect_left(self._addresses, within.start) : bisect_left(self._addresses, within.stop)]
+
     def count_in(self, addresses: range) -> int:
         """Return how many symbols lie in a range of addresses."""
         return bisect_left(self._addresses, addresses.stop) - bisect_left(self._addresses, addresses.start)
