@@ -94,6 +94,20 @@ class View:
         """Return what reads objects and pointers without raising."""
         return Reader(self.kernel.space, self.profile.init)
 
+    def pointer(self, struct: str, member: str, address: int) -> int | None:
+        """Return the pointer that a member of a structure is; ``None`` where it cannot be read.
+
+        Raises:
+            ProfileError: It is not known where the member lies.
+        """
+        return self.reader().pointer(address + self.profile.require(struct, member).offset)
+
+    def number(self, struct: str, member: str, address: int) -> int | None:
+        """Return the number that a member of a structure is, as ``pointer`` does."""
+        known = self.profile.require(struct, member)
+        raw = self.reader().read(address + known.offset, known.size)
+        return None if raw is None else int.from_bytes(raw, "little", signed=known.signed)
+
     def module_of(self, address: int) -> Module | None:
         """Return the module whose code, or data where these are not told apart, is at an address.
 

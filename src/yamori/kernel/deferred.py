@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from yamori.kernel.types import Member, Provenance
+
+AGAIN = 5.0
+"""Seconds after which something is looked for again: a first module may be loaded, a first program started."""
 
 Place = tuple[str, str]
 """(structure, member)."""
@@ -40,7 +44,7 @@ class Finder(NamedTuple):
 
 
 class Deferred:
-    """Layouts and addresses inferred on demand, each finder at most once.
+    """Layouts and addresses inferred on demand; what was not found may be there later, and is then looked for again.
 
     Args:
         finders: In the order in which they are asked.
@@ -50,7 +54,7 @@ class Deferred:
 
     def __init__(self, finders: Sequence[Finder] = ()) -> None:
         self._finders = finders
-        self._found: dict[int, Found] = {}
+        self._found: dict[int, tuple[Found, float]] = {}
 
     def member(self, struct: str, path: str) -> Member | None:
         """Return where ``path`` lies in ``struct``, or ``None``."""
@@ -72,6 +76,8 @@ class Deferred:
         return map(self._of, range(len(self._finders)))
 
     def _of(self, at: int) -> Found:
-        if at not in self._found:
-            self._found[at] = self._finders[at].find()
-        return self._found[at]
+        found, looked = self._found.get(at, (None, 0.0))
+        if found is None or (found.unknown and time.monotonic() - looked > AGAIN):
+            found = self._finders[at].find()
+            self._found[at] = found, time.monotonic()
+        return found

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from yamori.address import GVA
 from yamori.detectors.detector import NotChecked, detector
+from yamori.detectors.hooks import Hooks
 from yamori.detectors.view import View
 from yamori.kernel.modules import BELOW_LINEAR
 from yamori.probes.pointers import pointers
@@ -40,9 +41,7 @@ def foreign_code(view: View) -> Iterator[Finding]:
     if not image and view.profile.init.word_size == 4:  # programs' memory is mapped beside it
         raise NotChecked("where the kernel's image ends is not known")
     image = image or (range(text.start, text.stop + BEHIND),)
-    view.modules()
-    if view.lacks:  # then nobody can say which code is a module's
-        raise NotChecked("; ".join(view.lacks))
+    judge = Hooks(view)
     foreign: dict[int, bool] = {}
     hooks: dict[int, list[tuple[int, int]]] = {}
     for place, word in _words(view, text, image):
@@ -51,7 +50,7 @@ def foreign_code(view: View) -> Iterator[Finding]:
             foreign[page] = _is_foreign(view, word)
         if not foreign[page] or (not word % PAGE and not _among_functions(view, text, place)):
             continue
-        if view.module_of(word) is None:
+        if judge.module_of(word) is None:
             hooks.setdefault(page, []).append((place, word))
             if len(hooks) > MANY:
                 raise NotChecked("this kernel lets its data be executed, so that pointers to data look like hooks")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from yamori.address import GVA
 from yamori.detectors.branches import READERS, WINDOW, branches
 from yamori.detectors.detector import NotChecked, detector
+from yamori.detectors.hooks import trampolines
 from yamori.detectors.view import View
 from yamori.errors import Fault
 from yamori.records import Finding
@@ -33,12 +34,14 @@ def inline_hooks(view: View) -> Iterator[Finding]:
         raise NotChecked("the bounds of the kernel's text are not known")
     own = range(text.start, view.kernel.image[-1].stop if view.kernel.image else text.stop + BEHIND)
     entries = sorted({address for symbols in view.profile.symbols for address in symbols.addresses(text)})
+    known = trampolines(view)
     seen = 0
     for data, start, some in _code(view, text, entries):
         seen += len(some)
         for entry in some:
             for target in branches(reader, data, entry - start, entry):
-                if target not in own and view.executable(target):
+                traced = any(target in one for one in known)  # which ftrace-hooks tells of
+                if target not in own and not traced and view.executable(target):
                     yield _finding(view, entry, target)
     if not seen:
         raise NotChecked("no function of the kernel is known by name, or its text cannot be read")

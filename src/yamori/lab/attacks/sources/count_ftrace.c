@@ -4,6 +4,8 @@
 
 static unsigned long count;
 module_param(count, ulong, 0400);
+static unsigned long place;
+module_param(place, ulong, 0400);
 
 /* The fourth argument, unused, was struct pt_regs * before 5.11 (d19ad0775dcd). */
 static void notrace counted(unsigned long ip, unsigned long parent, struct ftrace_ops *ops, void *registers)
@@ -21,6 +23,7 @@ static int __init start(void)
 	if (error)
 		return error;
 	error = ftrace_set_filter(&ops, function, sizeof(function) - 1, 1);
+	place = (unsigned long)&ops;
 	return error ? error : register_ftrace_function(&ops);
 }
 

@@ -4,6 +4,8 @@
 
 static unsigned long count;
 module_param(count, ulong, 0400);
+static unsigned long place;
+module_param(place, ulong, 0400);
 
 static int counted(struct kprobe *probe, struct pt_regs *registers)
 {
@@ -19,7 +21,9 @@ static int __init start(void)
 
 	if (error)
 		return error;
-	return register_kprobe(&probe);
+	error = register_kprobe(&probe);
+	place = (unsigned long)probe.addr;
+	return error;
 }
 
 static void __exit stop(void)

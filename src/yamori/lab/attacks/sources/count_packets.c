@@ -6,6 +6,8 @@
 
 static unsigned long count;
 module_param(count, ulong, 0400);
+static unsigned long place;
+module_param(place, ulong, 0400);
 
 static unsigned int counted(void *private, struct sk_buff *packet, const struct nf_hook_state *state)
 {
@@ -26,6 +28,7 @@ static int __init start(void)
 
 	if (error)
 		return error;
+	place = (unsigned long)counted;
 	return nf_register_net_hook(&init_net, &hook);
 }
 

@@ -1,0 +1,129 @@
+"""Functions that the kernel was told to call: whose they are, and what that means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from yamori.detectors.detector import NotChecked
+from yamori.detectors.view import View
+from yamori.errors import YamoriError
+from yamori.records import Finding, Module, Severity
+
+MOST_OPS = 256
+OUT_OF_TREE, UNSIGNED = 1 << 12, 1 << 13
+"""``TAINT_OOT_MODULE`` and ``TAINT_UNSIGNED_MODULE`` of ``include/linux/panic.h``."""
+
+
+class Hooks:
+    """Judges what is called.
+
+    Args:
+        view: The look at the guest.
+
+    Raises:
+        NotChecked: It is not known what the kernel's text is, or, once that matters, which modules there are.
+    """
+
+    def __init__(self, view: View) -> None:
+        if view.profile.text is None:
+            raise NotChecked("the bounds of the kernel's text are not known")
+        self.view = view
+
+    def is_own(self, function: int) -> bool:
+        """Say whether a function is the kernel's."""
+        return bool(self.view.profile.in_text(function))
+
+    def is_stock(self, function: int) -> bool:
+        """Say whether a function is the kernel's, or that of a module that came with it."""
+        if self.is_own(function):
+            return True
+        module = self.module_of(function)
+        return module is not None and not _is_foreign(module)
+
+    def module_of(self, function: int) -> Module | None:
+        """Return the module that a function belongs to, ``None`` if it is of none that is listed."""
+        self.view.modules()
+        if self.view.lacks:  # then nobody can say which code is a module's
+            raise NotChecked("; ".join(self.view.lacks))
+        return self.view.module_of(function)
+
+    def severity(self, function: int) -> Severity:
+        """Say how bad it is that a function is called which is none of the kernel's own."""
+        if self.is_own(function):
+            return "low"
+        module = self.module_of(function)
+        if module is None:
+            return "critical"
+        return "high" if _is_foreign(module) else "low"
+
+    def finding(self, subject: str, function: int, title: str, expected: str, what: str) -> Finding:
+        """Return the finding that something calls a function."""
+        severity = self.severity(function)
+        whose = self.view.owner(function)
+        return Finding(
+            subject=subject,
+            severity=severity,
+            confidence="certain" if severity == "low" else "likely",
+            title=f"{title} ({whose})",
+            why=[f"Expected: {expected}", f"Found: {what} calls {function:#x}, {whose}."],
+            remedy=(
+                "Make sure that the owner of the device traces it; a device in the field seldom is."
+                if severity == "low"
+                else "Preserve the memory, isolate the device and reinstall it from a trusted image."
+            ),
+        )
+
+
+def _is_foreign(module: Module) -> bool:
+    return bool((module.taints or 0) & (OUT_OF_TREE | UNSIGNED))
+
+
+def ftrace_ops(view: View) -> Iterator[int]:
+    """Yield each ``struct ftrace_ops`` that is registered: ``ftrace_ops_list`` of ``kernel/trace/ftrace.c``.
+
+    Raises:
+        NotChecked: The kernel does not name the list, or it does not end.
+    """
+    head, last = (view.profile.address(name) for name in ("ftrace_ops_list", "ftrace_list_end"))
+    if head is None or last is None:
+        raise NotChecked("the kernel does not name ftrace_ops_list", hint="give --symbols")
+    for ops in chain(view, view.reader().pointer(head) or last, "ftrace_ops", "next", MOST_OPS):
+        if ops != last:
+            yield ops
+
+
+def trampolines(view: View) -> list[range]:
+    """Return the code that ftrace made for what is registered, in which functions that are traced call it."""
+    try:
+        found = [
+            (view.pointer("ftrace_ops", "trampoline", ops), view.number("ftrace_ops", "trampoline_size", ops))
+            for ops in ftrace_ops(view)
+        ]
+    except YamoriError:  # ftrace-hooks says why
+        return []
+    return [range(start, start + size) for start, size in found if start and size]
+
+
+def chain(view: View, first: int, struct: str, member: str, most: int) -> Iterator[int]:
+    """Yield what is linked by plain pointers, up to NULL.
+
+    Args:
+        view: The look at the guest.
+        first: Address of the first.
+        struct: The type of each.
+        member: Its member that leads to the next.
+        most: How many are followed.
+
+    Raises:
+        NotChecked: It does not end.
+    """
+    seen: set[int] = set()
+    at: int | None = first
+    while at:
+        if at in seen or len(seen) >= most:
+            raise NotChecked(f"the list of struct {struct} does not end")
+        seen.add(at)
+        yield at
+        at = view.pointer(struct, member, at)
+    if at is None:
+        raise NotChecked(f"a struct {struct} cannot be read")
