@@ -125,6 +125,42 @@ class Program(Process, frozen=True):
     arguments: str | None
 
 
+class Socket(Row, frozen=True):
+    """One socket that a process holds.
+
+    Attributes:
+        pid: The process (``task_struct.tgid``).
+        fd: Its file descriptor.
+        family: ``unix``, ``inet``, ``inet6``, ``netlink``, ``packet`` or another; a number where it has no name here.
+        type: ``stream``, ``dgram``, ``raw`` or another.
+        protocol: ``tcp``, ``udp`` or another; ``None`` where it is not of the internet, as the next four.
+        state: ``listening``, ``established`` or another of TCP's; those of other families are named alike.
+        local: Address at this end.
+        local_port: Port at this end; the protocol's number for a raw socket.
+        remote: Address at the other end; all zeros where there is none.
+        remote_port: Port at the other end.
+        filtered: Whether a BPF program sees its packets first.
+        inode: Its number in ``/proc/net`` and ``/proc/PID/fd``.
+        net: Address of its network namespace, ``struct net``; 0 where the kernel has one only.
+        sock: Address of its ``struct sock``.
+    """
+
+    pid: int
+    fd: int
+    family: str
+    type: str
+    protocol: str | None
+    state: str
+    local: str | None
+    local_port: int | None
+    remote: str | None
+    remote_port: int | None
+    filtered: bool
+    inode: int
+    net: Address
+    sock: Address
+
+
 class Module(Row, frozen=True):
     """One module of the kernel's.
 

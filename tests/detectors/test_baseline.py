@@ -18,10 +18,10 @@ from yamori.detectors.view import View
 from yamori.errors import YamoriError
 from yamori.kernel.discovery import discover
 from yamori.kernel.kernel import Kernel
-from yamori.records import Process
+from yamori.records import Process, Socket
 
 MACHINES = pytest.mark.parametrize("machine", [X86, ARM64], ids=lambda machine: machine.name)
-SECTIONS = ["changed-system-calls", "unknown-module", "unknown-process"]
+SECTIONS = ["changed-system-calls", "unknown-listener", "unknown-module", "unknown-process"]
 
 
 def process(comm: str, uid: int | None = 0, euid: int | None = 0) -> Process:
@@ -115,6 +115,37 @@ def shorter(one: Baseline) -> Baseline:
     return Baseline(version=1, tables=Tables(one.tables.kernel, one.tables.system_calls[1:]))
 
 
+def socket(**more: object) -> Socket:
+    values = {"pid": 7, "fd": 3, "family": "inet", "type": "stream", "protocol": "tcp", "state": "listening",
+              "local": "10.0.0.1", "local_port": 22, "remote": "10.0.0.2", "remote_port": 0, "filtered": False,
+              "inode": 1, "net": 0, "sock": 4096}  # fmt: skip
+    return Socket(**(values | more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (socket(), "tcp 22"),
+        (socket(state="established"), None),
+        (socket(type="dgram", protocol="udp", state="closed", local_port=68), "udp 68"),
+        (socket(type="dgram", protocol="udp", state="established", local_port=68, remote_port=67), None),
+        (socket(type="dgram", protocol="udp", state="closed", local_port=0), None),
+        (socket(family="unix", protocol=None, local=None, local_port=None, remote=None, remote_port=None), None),
+    ],
+)
+def test_what_listens(row: Socket, said: str | None) -> None:
+    assert baselines.listens(row) == said
+
+
+def test_listener(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(View, "sockets", lambda _view: [socket(), socket(local_port=4444, pid=100)])
+    kernel = discover(build().memory())
+    meant = Baseline(version=1, listening=["tcp 2*"])
+    (found,) = check(kernel, chosen(["unknown-listener"], [], meant), meant).findings
+    assert found.subject == "process 100 at tcp 4444"
+    assert "user0" in found.title
+
+
 def test_sections_that_are_not_there_are_not_asked() -> None:
     assert not {one.name for one in chosen([], [])} & set(SECTIONS)
     assert {one.name for one in chosen([], [], Baseline(version=1, process=[]))} & set(SECTIONS) == {"unknown-process"}
@@ -152,12 +183,14 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
 def test_adding_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "device.toml"
     path.write_text(
-        "version = 1  # of the format\nmodules = ['crc*']\n\n# our own\n[[process]]\nname = 'a*'\nrequired = true\n"
+        "version = 1  # of the format\nmodules = ['crc*']\nlistening = ['tcp *']\n\n"
+        "# our own\n[[process]]\nname = 'a*'\nrequired = true\n"
     )
     new = Baseline(
         version=1,
         process=[Allowed("abc", "/bin/abc", [0]), Allowed("b", "/bin/b", [3]), Allowed("c")],
         modules=["crc7", "veth"],
+        listening=["tcp 22", "udp 68"],
         tables=Tables("kernel", ["x"]),
     )
     path.write_text(learning.text_with(path, new))
@@ -167,6 +200,7 @@ def test_adding_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
     found = baselines.read(path)
     assert found.process == [Allowed("a*", required=True), Allowed("b", "/bin/b", [3]), Allowed("c")]
     assert found.modules == ["crc*", "veth"]
+    assert found.listening == ["tcp *", "udp 68"]
     assert found.tables is None  # it was taken out
     again = learning.text_with(path, new)
     assert again == text

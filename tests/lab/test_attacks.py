@@ -40,9 +40,10 @@ def test_every_module_is_for_the_lab_only() -> None:
 
 def test_every_program_is_for_the_lab_only() -> None:
     assert {one.program for one in attacks().values()} - {""} == {path.stem for path in PROGRAMS.glob("*.c")}
+    assert f'word[] = "{WORD}"' in (PROGRAMS / "lab.h").read_text()
     for path in PROGRAMS.glob("*.c"):
         text = path.read_text()
-        assert f'word[] = "{WORD}"' in text
+        assert '#include "lab.h"' in text
         body = text.partition("void _start(void)")[2]
         assert body.index("if (in_lab())") < body.index("call(")
 

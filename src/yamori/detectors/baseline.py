@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from yamori.errors import YamoriError
-from yamori.records import Process, Program, SystemCall
+from yamori.records import Process, Program, Socket, SystemCall
 
 VERSION = 1
 MOST_BYTES = 16 << 20
@@ -72,12 +72,14 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         version: Of this format.
         process: Every process that is meant to run.
         modules: Names of modules, in which ``*`` stands for anything.
+        listening: What may be listened at: ``tcp 443``, ``udp 68``, ``tcp *``.
         tables: The kernel's own tables.
     """
 
     version: int
     process: list[Allowed] | None = None
     modules: list[str] | None = None
+    listening: list[str] | None = None
     tables: Tables | None = None
 
 
@@ -133,3 +135,12 @@ def parsed(text: str, path: Path) -> Baseline:
 def functions(rows: Iterable[SystemCall]) -> list[str]:
     """Return what each entry leads to, as it stays from boot to boot: a symbol, not an address."""
     return [f"{row.symbol}+{row.offset:#x}" if row.offset else row.symbol for row in rows]
+
+
+def listens(row: Socket) -> str | None:
+    """Return what a socket listens at, as a baseline has it, or ``None`` if it does not.
+
+    A datagram socket listens while it has a port and nobody at the other end.
+    """
+    waiting = row.state == "listening" or (row.type == "dgram" and row.local_port and not row.remote_port)
+    return f"{row.protocol} {row.local_port}" if row.protocol and waiting else None

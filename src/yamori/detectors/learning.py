@@ -17,6 +17,7 @@ from yamori.detectors.baseline import (
     BaselineError,
     Tables,
     functions,
+    listens,
     matches,
     parsed,
     text_of,
@@ -33,6 +34,7 @@ def learned(view: View) -> Baseline:
         version=VERSION,
         process=_processes(view),
         modules=_whole(view, lambda: sorted({module.name for module in view.modules()})),
+        listening=_whole(view, lambda: sorted({at for row in view.sockets() if (at := listens(row))})),
         tables=Tables(view.profile.banner, calls) if calls is not None else None,
     )
 
@@ -78,6 +80,8 @@ def text(baseline: Baseline) -> str:
     document["version"] = baseline.version
     if baseline.modules is not None:
         document["modules"] = _array(baseline.modules)
+    if baseline.listening is not None:
+        document["listening"] = _array(baseline.listening)
     document["process"] = tomlkit.aot()
     _add(document, baseline.process or [])
     if baseline.tables:
@@ -105,10 +109,11 @@ def text_with(path: Path, baseline: Baseline) -> str:
         if "process" not in document or not isinstance(document["process"], AoT):
             raise BaselineError("its processes are not written as [[process]]", where=str(path))
         _add(document, new)
-    if known.modules is not None:
-        for name in baseline.modules or []:
-            if not any(matches(pattern, name) for pattern in known.modules):
-                document["modules"].add_line(name)
+    for section in ("modules", "listening"):
+        patterns = getattr(known, section) or []
+        for name in getattr(baseline, section) or [] if getattr(known, section) is not None else ():
+            if not any(matches(pattern, name) for pattern in patterns):
+                document[section].add_line(name)
     return tomlkit.dumps(document)
 
 

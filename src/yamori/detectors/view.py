@@ -15,8 +15,9 @@ from yamori.kernel.sample import Reader
 from yamori.probes.modules import modules
 from yamori.probes.plist import plist
 from yamori.probes.programs import programs
+from yamori.probes.sockets import sockets
 from yamori.probes.syscall import syscall
-from yamori.records import Module, Process, Program, Result, Row, SystemCall
+from yamori.records import Module, Process, Program, Result, Row, Socket, SystemCall
 
 R = TypeVar("R", bound=Row)
 
@@ -70,6 +71,14 @@ class View:
         """
         return self._rows(self._calls)
 
+    def sockets(self) -> Sequence[Socket]:
+        """Return the sockets that processes hold.
+
+        Raises:
+            ProfileError: It is not known how sockets are laid out.
+        """
+        return self._rows(self._sockets)
+
     def _rows(self, result: Result[R]) -> Sequence[R]:
         self.lacks += result.reasons
         return result.rows
@@ -85,6 +94,10 @@ class View:
     @cached_property
     def _modules(self) -> Result[Module]:
         return modules(self.kernel)
+
+    @cached_property
+    def _sockets(self) -> Result[Socket]:
+        return sockets(self.kernel)
 
     @cached_property
     def _calls(self) -> Result[SystemCall]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the commands read the names here before they need any of th
 
 LISTINGS = {
     "modules": "List the modules that the kernel's own list holds.",
+    "sockets": "List the sockets that processes hold, with both ends.",
 }
 """Name → what it does, in a sentence."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from yamori.detectors.baseline import Allowed, Baseline, functions, matches
+from yamori.detectors.baseline import Allowed, Baseline, functions, listens, matches
 from yamori.detectors.detector import NotChecked, detector
 from yamori.detectors.view import View
 from yamori.records import Finding, Process, Program
@@ -90,6 +90,34 @@ def unknown_module(view: View) -> Iterator[Finding]:
                 confidence="certain",
                 title=f"The kernel runs a module that this device is not meant to have: {module.name}",
                 why=["Expected: a module of the baseline.", f"Found: {module.name}, {module.size} bytes."],
+                remedy=MEANT,
+            )
+
+
+@detector(
+    title="Ports that are listened at and that the baseline has not",
+    needs="a baseline with listening, and struct sock from BTF or debug info",
+    misses="sockets that no process holds, and those that are not of the internet",
+    attack=["T1571", "T1205"],
+    section="listening",
+)
+def unknown_listener(view: View) -> Iterator[Finding]:
+    """Hold each socket that waits for somebody against the baseline."""
+    patterns = _baseline(view).listening or []
+    comms = {row.pid: row.comm for row in view.processes()}
+    for row in view.sockets():
+        at = listens(row)
+        if at and not any(matches(pattern, at) for pattern in patterns):
+            comm = comms.get(row.pid, "?")
+            yield Finding(
+                subject=f"process {row.pid} at {at}",
+                severity="high",
+                confidence="certain",
+                title=f"Process {row.pid} ({comm}) listens at {at}, which this device is not meant to do",
+                why=[
+                    f"Expected: {', '.join(patterns) or 'nothing is listened at'}.",
+                    f"Found: {at} at {row.local}, descriptor {row.fd} of process {row.pid}.",
+                ],
                 remedy=MEANT,
             )
 
