@@ -161,6 +161,24 @@ class Socket(Row, frozen=True):
     sock: Address
 
 
+class LogLine(Row, frozen=True):
+    """One record of the kernel's log.
+
+    Attributes:
+        seq: Its number since the boot; from 0 on in what is left of the log before 5.10.
+        time: Seconds since the boot (``local_clock``).
+        facility: Who wrote it, as in ``syslog(3)``: 0 is the kernel.
+        level: How important it is, from 0 (emergency) to 7 (debug).
+        text: What it says, escaped.
+    """
+
+    seq: int
+    time: float
+    facility: int
+    level: int
+    text: str
+
+
 class Module(Row, frozen=True):
     """One module of the kernel's.
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -182,8 +182,10 @@ def print_table(headings: dict[str, str], rows: Iterator[tuple[str, ...]]) -> No
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False, header_style="bold")
+    *_, last = headings
     for heading, side in headings.items():
-        table.add_column(heading, justify="right" if side == "right" else "left", no_wrap=True)
+        justify: Literal["left", "right"] = "right" if side == "right" else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading != last, overflow="fold")
     for row in rows:
         table.add_row(*(Text(safe(cell)) for cell in row))
     stdout().print(table)

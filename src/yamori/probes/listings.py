@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the commands read the names here before they need any of th
     from yamori.records import Result
 
 LISTINGS = {
+    "log": "List what the kernel's ring buffer holds, as dmesg does.",
     "modules": "List the modules that the kernel's own list holds.",
     "sockets": "List the sockets that processes hold, with both ends.",
 }
