@@ -22,8 +22,8 @@ def load(vm: lab.Machine, *names: str) -> None:
         path = next(package.glob(f"**/{name}.ko*"))
         data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
         text = base64.b64encode(gzip.compress(data)).decode()
-        vm.run(f"mkdir -p /tmp && : > /tmp/{name}.b64")
+        assert vm.run(f"mkdir -p /tmp && : > /tmp/{name}.b64") == ("", 0)
         for start in range(0, len(text), PIECE):
-            vm.run(f"echo {text[start : start + PIECE]} >> /tmp/{name}.b64")
+            assert vm.run(f"echo {text[start : start + PIECE]} >> /tmp/{name}.b64") == ("", 0)
         loaded = vm.run(f"base64 -d /tmp/{name}.b64 | gunzip > /tmp/{name}.ko && insmod /tmp/{name}.ko")
         assert loaded.status == 0, loaded.output

@@ -168,6 +168,23 @@ def test_a_client_that_vanished_is_got_over(guest: Guest) -> None:
     assert run(guest, "echo calm") == ("calm\n", 0)
 
 
+def test_a_shell_at_its_prompt_is_not_interrupted(guest: Guest) -> None:
+    typed = []
+    with Console(guest.directory, "vm") as console:
+        send = console._send
+
+        def noted(data: bytes) -> None:
+            typed.append(data)
+            send(data)
+
+        console._send = noted  # type: ignore[method-assign]
+        assert [console.run(["echo", word]).output for word in "abc"] == ["a\n", "b\n", "c\n"]
+    assert run(guest, "echo d") == ("d\n", 0)
+    assert typed
+    assert b"\x03" not in b"".join(typed)
+    assert not (guest.directory / "console.lock").read_bytes()
+
+
 def test_commands_queue(guest: Guest) -> None:
     outputs = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -187,10 +188,8 @@ def test_lies_end(data: st.DataObject) -> None:
     for base in data.draw(st.lists(st.sampled_from([RING, DESCS, INFOS, DATA]), min_size=1)):
         at = data.draw(st.integers(0, len(fake.memory[base]) - 8))
         fake.memory[base][at : at + 8] = data.draw(st.binary(min_size=8, max_size=8))
-    try:
+    with suppress(ProfileError):  # what cannot be right is refused
         assert len(fake.log().rows) <= 16
-    except ProfileError:
-        pass  # what cannot be right is refused
 
 
 def old(*said: bytes, size: int = 512, first: int = 0, wrap: int | None = None) -> Fake:

@@ -74,6 +74,8 @@ class Console:
     def __init__(self, directory: Path, name: str, wait: float = 60) -> None:
         self._name = name
         self._lock = _lock(directory / "console.lock", name, wait)
+        self._left = os.fstat(self._lock.fileno()).st_size > 0  # somebody did not end what they began
+        self._mark(begun=True)
         self._seen = bytearray()
         try:
             self._socket = connect(directory / SOCKET)
@@ -102,13 +104,17 @@ class Console:
         """
         typed = _typeable(command, self._name)
         deadline = time.monotonic() + timeout
+        self._mark(begun=True)
         try:
             word = self._type(typed, deadline)
             output, status = self._end(word, deadline, f"no end of the command within {timeout:g} s")
+            self._settle(_QUIET, time.monotonic() + 1)
         except BaseException:
+            self._left = True
             with contextlib.suppress(OSError):
                 self._socket.sendall(_INTERRUPT)  # what was begun is not to go on without us
             raise
+        self._mark(begun=False)
         return Result(output.decode("utf-8", "surrogateescape"), int(status))
 
     def _end(self, word: bytes, deadline: float, late: str) -> tuple[bytes, bytes]:
@@ -125,24 +131,38 @@ class Console:
         while time.monotonic() < deadline:
             nonce = os.urandom(8).hex()
             asked = re.compile(rb"(ya" + nonce.encode() + rb")\r?\n")
-            # Whatever a previous, interrupted command left behind ends here; its output is skipped up to our word.
-            self._send(_INTERRUPT)
-            self._settle(settle, min(deadline, time.monotonic() + 1))
+            if self._left:  # what a previous, interrupted command left behind ends here; its output is skipped
+                self._seen.clear()
+                self._send(_INTERRUPT)
+                self._settle(settle, min(deadline, time.monotonic() + 1))
             self._send(_LINE.format(nonce=nonce, pieces=len(pieces), size=size).encode())
             for piece in pieces:
                 if not self._until(asked, min(deadline, time.monotonic() + patience)):
                     break
                 self._send(piece)
             else:
+                self._left = False
                 return b"ya" + nonce.encode()
+            self._left = True
             patience, settle = patience * 2, settle * 4  # it may only be busy
         hint = f"look with `yamori lab shell {self._name}`"
         raise LabError("the shell on its console does not answer", where=self._name, hint=hint)
 
     def _settle(self, quiet: float, deadline: float) -> None:
-        """Let the shell come back from an interrupt: some throw away what is typed while they do."""
-        while time.monotonic() < deadline and self.read(quiet):
-            pass
+        """Let the shell come back to its prompt: some throw away what is typed before."""
+        while not _PROMPT.search(self._seen[-256:]) and time.monotonic() < deadline and (data := self.read(quiet)):
+            self._seen += data
+
+    def _mark(self, *, begun: bool) -> None:
+        """Note where whoever is next sees it whether the shell may be left in the middle of something.
+
+        Only then is it interrupted: busybox's leaves its own functions with ``longjmp`` when it is, and now and then a
+        heap that it later says is corrupted.
+        """
+        self._lock.truncate(0)
+        if begun:
+            self._lock.write(b"begun")
+        self._lock.flush()
 
     def _until(self, pattern: re.Pattern[bytes], deadline: float) -> tuple[bytes, bytes] | None:
         """Read until the pattern is there.
