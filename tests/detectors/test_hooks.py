@@ -27,6 +27,13 @@ LAYOUT = {
     ("ftrace_hash", "size_bits"): (0, 8),
     ("ftrace_hash", "buckets"): (8, 8),
     ("ftrace_func_entry", "ip"): (16, 8),
+    ("ftrace_ops", "direct_call"): (40, 8),
+    ("fprobe", "ops"): (0, 40),
+    ("fprobe", "entry_handler"): (40, 8),
+    ("fprobe", "exit_handler"): (48, 8),
+    ("kretprobe", "kp"): (8, 64),
+    ("kretprobe", "handler"): (72, 8),
+    ("kretprobe", "entry_handler"): (80, 8),
     ("kprobe", "hlist"): (0, 16),
     ("kprobe", "list"): (16, 16),
     ("kprobe", "addr"): (40, 8),
@@ -135,6 +142,42 @@ def test_kprobes(machine: Machine) -> None:
     scene.guest.words(table + 8 * 7, 0x10)
     ((_, reason),) = scene.check("kprobes").not_checked
     assert "cannot be read" in reason
+
+
+@MACHINES
+def test_what_kprobes_call_in_the_end(machine: Machine) -> None:
+    scene = Scene(machine)
+    scene.name("register_kprobe", scene.guest.symbols["helper1"])
+    own, way, foreign = (*(scene.guest.symbols[name] for name in ("helper8", "helper9")), MODULES[machine.name] + 0x40)
+    scene.name("pre_handler_kretprobe", way)
+    table = scene.name("kprobe_table", scene.put(*[0] * 64))
+    outer = scene.put(0, 0, 0, 0, 0, 0, scene.guest.symbols["helper5"], own, foreign, foreign, own)
+    probe = outer + 8  # a struct kretprobe begins with something else here
+    scene.guest.words(probe + 16, probe + 16, probe + 16)
+    scene.guest.words(table + 8 * 7, probe)
+    (found,) = scene.check("kprobes").findings
+    assert (found.severity, f"{foreign:#x}" in found.why[1]) == ("critical", True)  # post_handler
+    scene.guest.words(probe + 48, way, 0)
+    (found,) = scene.check("kprobes").findings
+    assert (found.severity, f"{foreign:#x}" in found.why[1]) == ("critical", True)  # that of the kretprobe
+    scene.guest.words(outer + 72, 0)
+    (found,) = scene.check("kprobes").findings
+    assert found.severity == "low"
+
+
+@MACHINES
+@pytest.mark.parametrize("way", ["call_direct_funcs", "fprobe_handler"])
+def test_what_ftrace_calls_in_the_end(machine: Machine, way: str) -> None:
+    scene = Scene(machine)
+    foreign = MODULES[machine.name] + 0x40
+    scene.name(way, scene.guest.symbols["helper9"])
+    ftrace(scene, scene.guest.symbols["helper9"])
+    ops = scene.guest.word(scene.names["ftrace_ops_list"])
+    (found,) = scene.check("ftrace-hooks").findings
+    assert found.severity == "low"
+    scene.guest.words(ops + 40, foreign)
+    (found,) = scene.check("ftrace-hooks").findings
+    assert (found.severity, f"{foreign:#x}" in found.why[1]) == ("critical", True)
 
 
 @MACHINES

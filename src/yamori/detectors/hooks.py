@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from yamori.detectors.detector import NotChecked
 from yamori.detectors.view import View
@@ -10,6 +10,7 @@ from yamori.errors import YamoriError
 from yamori.records import Finding, Module, Severity
 
 MOST_OPS = 256
+SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
 OUT_OF_TREE, UNSIGNED = 1 << 12, 1 << 13
 """``TAINT_OOT_MODULE`` and ``TAINT_UNSIGNED_MODULE`` of ``include/linux/panic.h``."""
 
@@ -56,6 +57,10 @@ class Hooks:
             return "critical"
         return "high" if _is_foreign(module) else "low"
 
+    def worst(self, functions: Iterable[int]) -> int:
+        """Return the function that it is the worst to have called; the first of these."""
+        return max(functions, key=lambda function: SEVERITIES.index(self.severity(function)))
+
     def finding(self, subject: str, function: int, title: str, expected: str, what: str) -> Finding:
         """Return the finding that something calls a function."""
         severity = self.severity(function)
@@ -75,7 +80,9 @@ class Hooks:
 
 
 def _is_foreign(module: Module) -> bool:
-    return bool((module.taints or 0) & (OUT_OF_TREE | UNSIGNED))
+    if module.taints is None:
+        raise NotChecked(f"whether module {module.name} came with the kernel is not known", hint="give --vmlinux")
+    return bool(module.taints & (OUT_OF_TREE | UNSIGNED))
 
 
 def ftrace_ops(view: View) -> Iterator[int]:

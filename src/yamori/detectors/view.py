@@ -143,6 +143,10 @@ class View:
             module = None
         return f"module {module.name}" if module else "nothing that the kernel lists"
 
+    def named(self, *names: str) -> set[int | None]:
+        """Return the addresses of those symbols that the kernel has."""
+        return {self.profile.address(name) for name in names} - {None}
+
     def linear(self) -> range:
         """Return the GVAs of the map of all RAM: that which tasks lie in; empty where there is no task.
 

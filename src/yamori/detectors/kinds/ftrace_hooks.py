@@ -16,7 +16,7 @@ MOST_NAMED = 3
 @detector(
     title="ftrace hooks",
     needs="the symbol ftrace_ops_list, struct ftrace_ops from BTF or debug info, and the list of modules",
-    misses="ftrace_ops that were taken off their list again, whose patches inline-hooks looks for",
+    misses="ftrace_ops taken off their list, whose patches inline-hooks looks for; what the graph tracer calls",
     attack=["T1014", "T1056.004"],
 )
 def ftrace_hooks(view: View) -> Iterator[Finding]:
@@ -25,14 +25,27 @@ def ftrace_hooks(view: View) -> Iterator[Finding]:
         return  # built without
     hooks = Hooks(view)
     for ops in ftrace_ops(view):
-        if function := view.pointer("ftrace_ops", "func", ops):
+        if functions := list(_called(view, ops)):
             yield hooks.finding(
                 f"ftrace_ops at {ops:#x}",
-                function,
+                hooks.worst(functions),
                 f"Calls of {_traced(view, ops)} are followed by ftrace",
                 "nobody traces the kernel's functions.",
                 f"the ftrace_ops at {ops:#x}",
             )
+
+
+def _called(view: View, ops: int) -> Iterator[int]:
+    """Yield what is called in the end: by fprobes and by direct calls the kernel's own function is only the way."""
+    function = view.pointer("ftrace_ops", "func", ops)
+    if not function:
+        return
+    yield function
+    if function in view.named("call_direct_funcs"):  # register_ftrace_direct
+        yield from filter(None, [view.pointer("ftrace_ops", "direct_call", ops)])
+    elif function in view.named("fprobe_handler", "fprobe_kprobe_handler"):
+        probe = ops - view.profile.require("fprobe", "ops").offset
+        yield from filter(None, (view.pointer("fprobe", name, probe) for name in ("entry_handler", "exit_handler")))
 
 
 def _traced(view: View, ops: int) -> str:

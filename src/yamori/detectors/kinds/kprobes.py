@@ -12,6 +12,9 @@ from yamori.records import Finding
 BUCKETS = 64  # KPROBE_TABLE_SIZE, 1 << KPROBE_HASH_BITS
 MOST_IN_LIST = 1 << 12
 HANDLERS = ("pre_handler", "post_handler")
+AGGREGATES = ("aggr_pre_handler", "aggr_post_handler")
+"""What calls those of all probes on a list."""
+RETURN_HANDLERS = ("handler", "entry_handler")
 
 
 @detector(
@@ -55,22 +58,28 @@ def _probes(view: View, hooks: Hooks, probe: int) -> Iterator[Finding]:
         place = view.pointer("kprobe", "addr", one) or 0
         symbol = view.profile.symbol_at(place)
         where = f"{symbol[0]}+{symbol[1]:#x}" if symbol else f"{place:#x}"
-        for name in HANDLERS:
-            function = view.pointer("kprobe", name, one)
-            if function and not _is_aggregate(view, function):
-                yield hooks.finding(
-                    f"kprobe at {place:#x}",
-                    function,
-                    f"A kprobe was set into {where}",
-                    "nobody sets probes into the kernel's code.",
-                    f"the kprobe at {where}",
-                )
-                break
+        if functions := list(_handlers(view, one)):
+            yield hooks.finding(
+                f"kprobe at {place:#x}",
+                hooks.worst(functions),
+                f"A kprobe was set into {where}",
+                "nobody sets probes into the kernel's code.",
+                f"the kprobe at {where}",
+            )
 
 
-def _is_aggregate(view: View, function: int) -> bool:
-    symbol = view.profile.symbol_at(function)
-    return symbol is not None and symbol[0].startswith("aggr_")
+def _handlers(view: View, probe: int) -> Iterator[int]:
+    """Yield what a probe calls in the end: a kretprobe, around a kprobe, has handlers of its own."""
+    for name in HANDLERS:
+        function = view.pointer("kprobe", name, probe)
+        if not function:
+            continue
+        if function in view.named(*AGGREGATES):
+            continue
+        yield function
+        if function in view.named("pre_handler_kretprobe"):
+            around = probe - view.profile.require("kretprobe", "kp").offset
+            yield from filter(None, (view.pointer("kretprobe", name, around) for name in RETURN_HANDLERS))
 
 
 def _members(view: View, probe: int) -> Iterator[int]:
