@@ -43,9 +43,11 @@ def test_nothing_found(run: Run, tmp_path: Path) -> None:
     partly = run("check", target)
     assert partly.code == output.NOT_EVERYTHING
     assert "NOT CHECKED changed-credentials: " in partly.out
+    assert "NOT CHECKED deleted-executable, memfd-executable, writable-place, kernel-thread-names: " in partly.out
     told = run("check", target, "--json").json()
     assert not told["complete"]
     assert {"detector", "reason"} == set(told["not_checked"][0])
+    assert len(partly.out.splitlines()) == len({one["reason"] for one in told["not_checked"]}) + 1
 
 
 def test_unknown_detector(run: Run, tmp_path: Path) -> None:

@@ -64,8 +64,9 @@ def _plain(report: Report) -> dict[str, Any]:
 def _print(report: Report) -> None:
     for finding in report.findings:
         _print_finding(finding)
-    for name, reason in report.not_checked:
-        sys.stdout.write(f"NOT CHECKED {name}: {safe(reason)}\n")
+    for reason in dict.fromkeys(reason for _, reason in report.not_checked):
+        names = dict.fromkeys(name for name, other in report.not_checked if other == reason)
+        sys.stdout.write(f"NOT CHECKED {', '.join(names)}: {safe(reason)}\n")
     count, ran = len(report.findings), len(report.seconds)
     found = f"{count} finding{'s' if count != 1 else ''}" if count else "nothing found"
     partly = len({name for name, _ in report.not_checked})

@@ -30,6 +30,9 @@ _WORDS: Mapping[tuple[str, str], int] = {
 """Members of structures of a few words that have been the same since long before 3.10 and that ``CONFIG_RANDSTRUCT``
 leaves alone (``include/linux/types.h``, ``rbtree.h``), counted in words; for where no source of types has them."""
 
+MOST_NAMED = 3
+"""Members that an error names."""
+
 
 def bind(program: Program, profile: Profile) -> list[SlotFill]:
     """Fill the slots of a program.
@@ -50,9 +53,11 @@ def bind(program: Program, profile: Profile) -> list[SlotFill]:
             for spec in missing:
                 if spec.kind == "member":
                     profile.require(spec.owner, spec.path)
+        names = [*dict.fromkeys(map(str, missing))]
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         raise ProfileError(
-            f"{program.name} needs {', '.join(dict.fromkeys(map(str, missing)))}, which is not known of this kernel",
-            hint="give the maker's vmlinux with --vmlinux, or ask with exists(); `yamori doctor` shows what is known",
+            f"{program.name} needs {', '.join(names[:MOST_NAMED])}{more}, which is not known of this kernel",
+            hint="give the maker's vmlinux with --vmlinux; `yamori doctor` shows what is known",
         )
     for slot in used:
         spec = program.slots[slot]
