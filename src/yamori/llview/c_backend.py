@@ -8,13 +8,13 @@ probe is a function ``uint64_t ll_run_NAME(struct ll_context *)``, which returns
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import PurePath
 
-from yamori.llview.c_function import Function
+from yamori.llview.c_function import Constants, Function
 from yamori.llview.ir import Program
-from yamori.llview.layout import C_TEXT, GEOMETRY_WORDS
+from yamori.llview.layout import C_TEXT, GEOMETRY_WORDS, inside_text
 from yamori.llview.unit import Unit
 from yamori.llview.verify import VerifyError, verify
 
@@ -31,14 +31,36 @@ def c_source(unit: Unit, sources: Mapping[str, Sequence[str]] | None = None) -> 
     Raises:
         VerifyError: A program must not run, or has what no native code can have.
     """
+    head = f"/* {unit.name}: written by Yamori's LLView from the probes and walkers named below. */"
+    return "\n".join([head, C_TEXT, *_programs(unit, sources, None)])
+
+
+def folded_source(unit: Unit, constants: Constants, tlb_entries: int) -> str:
+    """Write a unit as C for one kernel, to stand inside of a larger text; see ``LL_INSIDE`` of ``runtime.h``.
+
+    That text has the types of ``stdint.h`` and ``NULL`` already. Behind a probe's arguments the context has one more,
+    the bytes by which the kernel lies behind where it was when its slots were filled.
+
+    Args:
+        unit: The programs; they are verified here. There is one walker.
+        constants: What is folded.
+        tlb_entries: Entries of the cache of translations; a power of two.
+
+    Raises:
+        VerifyError: A program must not run, or has what no native code can have.
+    """
+    return "\n".join(["#define LL_INSIDE", inside_text(tlb_entries), *_programs(unit, None, constants)])
+
+
+def _programs(unit: Unit, sources: Mapping[str, Sequence[str]] | None, constants: Constants | None) -> Iterator[str]:
     for program in (*unit.probes, *unit.walkers):
         _check(program)
-    parts = [f"/* {unit.name}: written by Yamori's LLView from the probes and walkers named below. */", C_TEXT]
-    parts.append(runtime_text("runtime.h"))
-    parts += [_RULER + "\n" + Function(walker, sources or {}).text() for walker in unit.walkers]
-    parts.append(_dispatch(unit.walkers))
-    parts += [_RULER + "\n" + Function(probe, sources or {}).text() for probe in unit.probes]
-    return "\n".join(parts)
+    yield runtime_text("runtime.h")
+    for walker in unit.walkers:
+        yield _RULER + "\n" + Function(walker, sources or {}, constants).text()
+    yield _dispatch(unit.walkers)
+    for probe in unit.probes:
+        yield _RULER + "\n" + Function(probe, sources or {}, constants).text()
 
 
 def runtime_text(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from yamori.llview import ir
 from yamori.llview.ir import BOOL, S64, U64, Binary, Expression, IntType
 
@@ -30,10 +32,12 @@ class Expressions:
 
     Args:
         variables: IR name → C name.
+        moved: Slots of symbols whose addresses lie ``slide`` bytes behind what the slot says.
     """
 
-    def __init__(self, variables: dict[str, str]) -> None:
+    def __init__(self, variables: dict[str, str], moved: Collection[int] = ()) -> None:
         self._variables = variables
+        self._moved = moved
 
     def text(self, value: Expression) -> str:
         """Return an expression, in parentheses where it has parts. A ``BOOL`` is 0 or 1, not always a ``_Bool``."""
@@ -44,6 +48,8 @@ class Expressions:
                 return self._variables[value.name]
             case ir.SlotValue(field="exists"):
                 return f"(slots[{value.slot}].exists != 0)"
+            case ir.SlotValue(field="offset") if value.slot in self._moved:
+                return f"(slots[{value.slot}].offset + slide)"
             case ir.SlotValue():
                 return f"slots[{value.slot}].{value.field}"
             case ir.Compare():

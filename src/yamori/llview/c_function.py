@@ -11,9 +11,25 @@ from typing import NamedTuple
 from yamori.llview import flow, ir
 from yamori.llview.c_expressions import Expressions, c_number, c_type, converted
 from yamori.llview.ir import BOOL, END, S64, U64, Expression, IntType, Program, Statement
+from yamori.llview.machine import SlotFill
 from yamori.llview.writing import bare, names, quoted
 
-_SLOTS = "LL_UNUSED const struct ll_slot *const restrict slots = (const struct ll_slot *)(uintptr_t)c->slots;"
+_SLOTS = "LL_UNUSED const struct ll_slot *const restrict slots = {};"
+_ARGUMENTS = "((const uint64_t *)(uintptr_t)c->arguments)"
+
+
+class Constants(NamedTuple):
+    """What a text for one kernel alone has as constants; see ``c_backend.folded_source``.
+
+    Attributes:
+        slots: A program's slots by its name; addresses of symbols are those of the kernel's export.
+        geometry: The parameters of the only walker behind ``root`` and ``gva``.
+        arguments: A program's arguments by its name; ``None`` is one that the run gives.
+    """
+
+    slots: Mapping[str, Sequence[SlotFill]]
+    geometry: Sequence[int]
+    arguments: Mapping[str, Sequence[int | None]]
 
 
 class _Scope(NamedTuple):
@@ -36,17 +52,23 @@ class Function:
     Args:
         program: Verified.
         sources: File → its lines, to be quoted.
+        constants: What is folded into the text.
     """
 
-    def __init__(self, program: Program, sources: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, program: Program, sources: Mapping[str, Sequence[str]], constants: Constants | None = None
+    ) -> None:
         self._program = program
+        self._constants = constants
         self._sources = sources
         parameters = [local.name for local in program.parameters]
         self._variables = names("v_", [*parameters, *(name for name in program.locals if name not in parameters)])
         self._storage = names("b_", [*program.buffers, *program.arrays])
         self._pages = names("p_", dict.fromkeys(s.target for s in flow.walk(program.body) if isinstance(s, ir.Page)))
         self._declared = _declared(program)
-        self._expressions = Expressions(self._variables)
+        slots = enumerate(program.slots if constants else ())
+        self._moved = {number for number, slot in slots if slot.kind == "symbol"}
+        self._expressions = Expressions(self._variables, self._moved)
         self._scopes: list[_Scope] = []
         self._jumps: set[str] = set()
         self._count = 0
@@ -65,6 +87,8 @@ class Function:
         lines += [f" * message {message}" for message in messages]
         lines += [f" * slot {number}: {quoted(str(slot))}" for number, slot in enumerate(program.slots)]
         lines.append(" */")
+        if self._constants and program.slots:
+            lines.append(_table(program.name, self._constants.slots[program.name]))
         self._declarations()
         if program.kind == "walker":
             root, gva = (self._variables[local.name] for local in program.parameters[:2])
@@ -86,9 +110,8 @@ class Function:
         """Declare all variables: zeros, but for the parameters."""
         program = self._program
         walker = program.kind == "walker"
-        where = "c->geometry" if walker else "((const uint64_t *)(uintptr_t)c->arguments)"
         for number, local in enumerate(program.parameters[2:] if walker else program.parameters):
-            self._variable(local.name, local.type, converted(f"{where}[{number}]", local.type))
+            self._variable(local.name, local.type, converted(self._given(number), local.type))
         given = {local.name for local in program.parameters}
         for name, kind in program.locals.items():
             if name not in given:
@@ -101,7 +124,10 @@ class Function:
         for page in self._pages.values():
             self._add(f"const struct ll_entry *{page} = c->cache;")
         if program.slots:
-            self._add(_SLOTS)
+            table = f"ll_slots_{program.name}" if self._constants else "(const struct ll_slot *)(uintptr_t)c->slots"
+            self._add(_SLOTS.format(table))
+        if self._moved:
+            self._add(f"const uint64_t slide = {_ARGUMENTS}[{len(program.parameters)}];")
         if walker:
             self._add(f"LL_UNUSED const uint64_t asked = {self._variables[program.parameters[1].name]};")
         self._add("LL_UNUSED uint64_t value = 0, at = 0, loads = 0, *row = NULL;")
@@ -110,6 +136,16 @@ class Function:
             self._clear_buffer(name)
         for name in program.arrays:
             self._clear_array(name)
+
+    def _given(self, number: int) -> str:
+        """Return a parameter's value, as the context or the constants have it."""
+        walker = self._program.kind == "walker"
+        if self._constants:
+            constants = self._constants
+            known = constants.geometry[number] if walker else constants.arguments[self._program.name][number]
+            if known is not None:
+                return c_number(known)
+        return f"{'c->geometry' if walker else _ARGUMENTS}[{number}]"
 
     def _variable(self, name: str, kind: IntType, value: str) -> None:
         self._add(f"LL_UNUSED {c_type(kind)} {self._variables[name]} = {value};")
@@ -361,6 +397,12 @@ class Function:
     def _(self, statement: ir.Return) -> None:
         self._add(f"*result = {bare(self._expressions.cast(statement.values[0], U64))};")
         self._add("return 0;")
+
+
+def _table(name: str, slots: Sequence[SlotFill]) -> str:
+    """The filled slots of a program, in the order of ``struct ll_slot``."""
+    rows = ["    {" + ", ".join(c_number(int(value)) for value in slot) + "}," for slot in slots]
+    return "\n".join([f"static const struct ll_slot ll_slots_{name}[] = {{", *rows, "};"])
 
 
 def _declared(program: Program) -> dict[int, int]:

@@ -100,25 +100,31 @@ _STRUCTURES: Final[dict[str, tuple[tuple[str, str, int, str], ...]]] = {
 """Name → (field, structure or "" for a word, how many, what it is)."""
 
 
-def _c_structure(name: str) -> str:
+def _c_structure(name: str, tlb_entries: int) -> str:
     lines = [f"struct ll_{name} {{"]
-    for field, structure, count, comment in _STRUCTURES[name]:
+    for field, structure, given, comment in _STRUCTURES[name]:
+        count = tlb_entries if field == "cache" else given
         kind = f"struct ll_{structure}" if structure else "uint64_t"
         array = f"[{count}]" if count > 1 else ""
         lines.append(f"    {kind} {field}{array};" + (f" /* {comment} */" if comment else ""))
     return "\n".join([*lines, "};"])
 
 
-def _c_text() -> str:
-    structures = "\n\n".join(_c_structure(name) for name in _STRUCTURES)
+def inside_text(tlb_entries: int) -> str:
+    """Return the structures and constants in C, without headers, for a text that Python never shares them with.
+
+    Args:
+        tlb_entries: Entries of the cache of translations; a power of two.
+    """
+    structures = "\n\n".join(_c_structure(name, tlb_entries) for name in _STRUCTURES)
     codes = ",\n".join(f"    LL_{code.name} = {code.value}" for code in Code)
     constants = (
-        f"enum {{\n    LL_TLB_ENTRIES = {TLB_ENTRIES},\n    LL_VIRTUAL = {VIRTUAL},\n    LL_PHYSICAL = {PHYSICAL}\n}};"
+        f"enum {{\n    LL_TLB_ENTRIES = {tlb_entries},\n    LL_VIRTUAL = {VIRTUAL},\n    LL_PHYSICAL = {PHYSICAL}\n}};"
     )
-    return f"#include <stddef.h>\n#include <stdint.h>\n\nenum {{\n{codes}\n}};\n\n{constants}\n\n{structures}\n"
+    return f"enum {{\n{codes}\n}};\n\n{constants}\n\n{structures}\n"
 
 
-_TEXT = _c_text()
+_TEXT = f"#include <stddef.h>\n#include <stdint.h>\n\n{inside_text(TLB_ENTRIES)}"
 
 VERSION: Final = int.from_bytes(hashlib.sha256(_TEXT.encode()).digest()[:8], "little")
 """Changes with everything that native code and Python must agree on; an object carries it as ``ll_layout``."""

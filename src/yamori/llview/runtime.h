@@ -12,10 +12,25 @@
  *   ll_read    One load of 1, 2, 4 or 8 bytes that need not be mapped: LL_NONE, LL_OUTSIDE (no such RAM) or LL_GONE.
  */
 
-uint64_t ll_window(const struct ll_context *c, uint64_t gpa, uint64_t *first, uint64_t *size);
-uint64_t ll_read(const struct ll_context *c, uint64_t gpa, uint64_t size, uint64_t *value);
-
+/*
+ * A text that has a unit inside of it says so by LL_INSIDE: then nothing of the unit is seen outside, loads are not
+ * recorded, and ll_slice(c), which is its own, is called at every tick.
+ */
+#ifdef LL_INSIDE
+#define LL_EXPORT static
+#define LL_CONTRACT static
+#define LL_EVENTS(context) 0
+static void ll_slice(struct ll_context *c);
+#else
 #define LL_EXPORT __attribute__((visibility("default")))
+#define LL_CONTRACT
+#define LL_EVENTS(context) ((context)->event_capacity)
+#define ll_slice(context) ((void)0)
+#endif
+
+LL_CONTRACT uint64_t ll_window(const struct ll_context *c, uint64_t gpa, uint64_t *first, uint64_t *size);
+LL_CONTRACT uint64_t ll_read(const struct ll_context *c, uint64_t gpa, uint64_t size, uint64_t *value);
+
 #define LL_APART __attribute__((noinline))
 #define LL_COLD __attribute__((noinline, cold))
 #define LL_UNUSED __attribute__((unused))
@@ -28,8 +43,10 @@ uint64_t ll_read(const struct ll_context *c, uint64_t gpa, uint64_t size, uint64
 #pragma GCC diagnostic ignored "-Wbool-compare"
 
 /* Which object this is: the host refuses one whose structures it does not know. */
+#ifndef LL_INSIDE
 extern const uint64_t ll_layout;
 LL_EXPORT const uint64_t ll_layout = LL_LAYOUT;
+#endif
 
 /* The walkers of this unit, by c->walker: 0 and the GPA of the page, or 1 after a fault. Written by the back end. */
 static int ll_walk(struct ll_context *c, uint64_t root, uint64_t gva, uint64_t *gpa);
@@ -107,7 +124,7 @@ LL_UNUSED static inline int ll_final(const struct ll_context *c)
 }
 
 /* What does not fit is counted, so that the host knows how much room another run needs. */
-LL_COLD static void ll_event(struct ll_context *c, uint64_t kind, uint64_t address, uint64_t size)
+LL_COLD LL_UNUSED static void ll_event(struct ll_context *c, uint64_t kind, uint64_t address, uint64_t size)
 {
     if (c->event_count < c->event_capacity) {
         struct ll_event *event = (struct ll_event *)(uintptr_t)c->events + c->event_count;
@@ -182,7 +199,7 @@ LL_UNUSED static inline int ll_load_phys(struct ll_context *c, uint64_t gpa, uin
     if (ll_unlikely(gpa & (size - 1)))
         return ll_fault(c, LL_MISALIGNED, gpa, size, 0);
     if (ll_likely(ll_in_window(c, gpa, size)) || ll_move_window(c, gpa, size)) {
-        if (ll_unlikely(c->event_capacity))
+        if (ll_unlikely(LL_EVENTS(c)))
             ll_event(c, LL_PHYSICAL, gpa, size);
         *value = ll_get(c->window.host + (gpa - c->window.gpa), size);
         return 0;
@@ -190,7 +207,7 @@ LL_UNUSED static inline int ll_load_phys(struct ll_context *c, uint64_t gpa, uin
     status = ll_read(c, gpa, size, &read);
     if (status != LL_NONE)
         return ll_fault(c, status, gpa, size, 0);
-    if (c->event_capacity)
+    if (LL_EVENTS(c))
         ll_event(c, LL_PHYSICAL, gpa, size);
     *value = read;
     return 0;
@@ -249,7 +266,7 @@ LL_COLD static int ll_load_slowly(struct ll_context *c, uint64_t gpa, uint64_t g
 
     if (status != LL_NONE)
         return ll_fault(c, status, gpa, size, 0);
-    if (c->event_capacity)
+    if (LL_EVENTS(c))
         ll_event(c, LL_VIRTUAL, gva, size);
     return 0;
 }
@@ -267,7 +284,7 @@ LL_UNUSED static inline int ll_load(struct ll_context *c, const struct ll_entry 
         *value = read;
         return 0;
     }
-    if (ll_unlikely(c->event_capacity))
+    if (ll_unlikely(LL_EVENTS(c)))
         ll_event(c, LL_VIRTUAL, gva, size);
     *value = ll_get(entry->host + gva, size);
     return 0;
@@ -398,6 +415,7 @@ LL_UNUSED static inline int ll_tick(struct ll_context *c)
     if (ll_unlikely(!c->budget || *(const volatile uint64_t *)&c->stop))
         return ll_fault(c, LL_BUDGET, 0, 0, 0);
     c->budget--;
+    ll_slice(c);
     return 0;
 }
 
