@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from yamori import __version__
-from yamori.cli import baseline, ids, lab, llview, output, profile
+from yamori.cli import baseline, export, ids, lab, llview, output, profile
 from yamori.cli.check import check, detectors
 from yamori.cli.demo import demo
 from yamori.cli.doctor import doctor
@@ -18,7 +18,7 @@ from yamori.cli.streams import ReaderGoneError
 from yamori.cli.targets import targets
 from yamori.errors import YamoriError
 
-GROUPS = (ids.app, baseline.app, profile.app, lab.app, llview.app)
+GROUPS = (ids.app, baseline.app, profile.app, export.app, lab.app, llview.app)
 COMMANDS = (
     (check, "Examples: yamori check lab:arm64, yamori check qemu:gateway --baseline gateway.toml --json"),
     (detectors, "Example: yamori detectors"),

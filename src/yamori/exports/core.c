@@ -26,7 +26,7 @@ struct ids_region {
 /* A kernel that was proved. */
 struct ids_found {
     uint64_t init;  /* GPA of init_task */
-    uint64_t slide; /* bytes by which the kernel lies behind where it was at the export */
+    uint64_t slide; /* bytes by which the kernel lies behind IDS_INIT_GVA and all that goes by it */
     uint64_t root;  /* GPA of the kernel's own table */
 };
 
@@ -210,6 +210,7 @@ static enum ids_result ids_error(struct ids_area *a, const char *text)
 /* ---- Finding the kernel ----------------------------------------------------------------------------------------- */
 
 static const char ids_banner[] = IDS_BANNER "\n";
+const char ids_made_for[] = IDS_BANNER;
 
 static int ids_phys(struct ids_area *a, uint64_t gpa, uint64_t size, uint64_t *value)
 {

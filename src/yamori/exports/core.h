@@ -51,6 +51,9 @@ enum ids_result {
  */
 enum ids_result ids_run(void *area, unsigned long size, struct ids_port *port, const char *command);
 
+/* The banner of the kernel that the core is made for, escaped. */
+extern const char ids_made_for[];
+
 /* Tell the core, out of map(), that a window is about to be unmapped: its host address and bytes. */
 void ids_evicted(void *area, const void *host, unsigned long size);
 

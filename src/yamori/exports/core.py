@@ -21,6 +21,7 @@ from yamori.llview.c_backend import folded_source
 from yamori.llview.c_function import Constants
 from yamori.llview.faults import Code
 from yamori.llview.ir import IntType, Program
+from yamori.llview.machine import SlotFill
 from yamori.llview.unit import Unit, row_layout
 from yamori.memory.physical import read_some
 from yamori.probes import ahead
@@ -85,7 +86,7 @@ def core_source(kernel: Kernel) -> str:
     unit = Unit("ids", programs, (machine.walker,))
     place = _place(kernel)
     constants = Constants(
-        slots={program.name: kernel.bind(program) for program in programs},
+        slots={program.name: _slots(kernel, program) for program in programs},
         geometry=machine.geometry,
         arguments={"tasks": (0,), "entries": (None, len(place.calls))},
     )
@@ -113,6 +114,11 @@ def _read(name: str) -> str:
 
 
 PROLOGUE = """\
+/* Hypervisors are built for speed, of which there is enough here. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("Os")
+#endif
+
 /* The types that the rest needs, by what every gcc and clang predefines: a hypervisor's own headers may have others. */
 #define int8_t ids_int8_t
 #define int16_t ids_int16_t
@@ -155,6 +161,21 @@ typedef __UINTPTR_TYPE__ uintptr_t;
 
 
 # --- What is known of the kernel
+
+
+def _linked(kernel: Kernel) -> int:
+    """Return ``init_task``'s GVA without KASLR, where the slide is known: so that two boots give the same text."""
+    return kernel.profile.init.gva - (kernel.profile.slide or 0)
+
+
+def _slots(kernel: Kernel, program: Program) -> list[SlotFill]:
+    """Return a program's slots; addresses of symbols as if ``init_task`` lay where ``_linked`` says."""
+    fills = kernel.bind(program)
+    moved = kernel.profile.init.gva - _linked(kernel)
+    return [
+        fill._replace(offset=(fill.offset - moved) % (1 << 64)) if spec.kind == "symbol" and fill.exists else fill
+        for spec, fill in zip(program.slots, fills, strict=True)
+    ]
 
 
 def _place(kernel: Kernel) -> Place:
@@ -214,8 +235,8 @@ def _definitions(kernel: Kernel, place: Place, programs: Iterable[Program]) -> I
     yield f"#define IDS_BANNER {_string(banner)}"
     yield f"#define IDS_BANNER_IN_PAGE {place.banner % 4096}u"
     yield f"#define IDS_LINU UINT64_C({int.from_bytes(b'Linu', 'little'):#x})"
-    yield "/* Of init_task, as it was at the export, and bytes from there on. */"
-    yield f"#define IDS_INIT_GVA UINT64_C({init.gva:#x})"
+    yield "/* Of init_task, and bytes from there on. */"
+    yield f"#define IDS_INIT_GVA UINT64_C({_linked(kernel):#x})"
     yield f"#define IDS_COMM {init.comm - init.gpa}u"
     yield from (f"#define IDS_{name} {member.offset}u" for name, member in members.items())
     distances = {

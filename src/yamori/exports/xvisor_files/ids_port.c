@@ -1,0 +1,290 @@
+/*
+ * The port of Yamori's commands to Xvisor: the guest's RAM regions, windows onto them, lines, and time.
+ *
+ * A guest's RAM is mapped onto the host's in pieces, and the hypervisor has no mapping of it. So a few windows of at most
+ * 2 MiB are mapped as they are needed, each within one piece, and all are unmapped when the command ends.
+ */
+
+#include <vmm_error.h>
+#include <vmm_stdio.h>
+#include <vmm_heap.h>
+#include <vmm_mutex.h>
+#include <vmm_timer.h>
+#include <vmm_scheduler.h>
+#include <vmm_host_aspace.h>
+#include <vmm_host_vapool.h>
+#include <vmm_guest_aspace.h>
+#include <arch_regs.h>
+
+#include "ids_core.h"
+#include "ids_port.h"
+
+enum {
+    IDS_WINDOWS = 8,
+    IDS_WINDOW_ORDER = 21,  /* log2 of the largest window's bytes */
+    IDS_PAGE_ORDER = 12,    /* of the smallest */
+    IDS_VAPOOL_SHARE = 4,   /* the windows may take one part of so many of what is free of the virtual address pool */
+    IDS_MOST_RAM = 32,      /* RAM regions of a guest */
+    IDS_GROWTH = 4,         /* an area in which the rows find no room is followed by one so many times larger */
+    IDS_SLICE_NS = 500000,  /* the command manager's thread yields after so long */
+};
+
+#define IDS_LONGEST_NS 5000000000ull /* a command that takes longer ends with an error line */
+#define IDS_MEMORY VMM_MEMORY_FLAGS_NORMAL /* as all who map RAM have it: two kinds of mapping are not allowed */
+
+struct ids_window {
+    physical_addr_t gpa;
+    physical_size_t size; /* 0: not mapped */
+    virtual_addr_t host;
+};
+
+struct ids_run {
+    struct ids_port port; /* first */
+    struct vmm_chardev *cdev;
+    struct vmm_guest *guest;
+    void *area;
+    struct ids_window windows[IDS_WINDOWS];
+    unsigned int next;  /* the window to go */
+    unsigned int last;  /* the window that was used last */
+    unsigned int order; /* log2 of the bytes of a window */
+    unsigned int regions;
+    struct {
+        physical_addr_t gpa;
+        physical_size_t size;
+    } ram[IDS_MOST_RAM];
+    u64 started;
+    u64 yielded;
+};
+
+static DEFINE_MUTEX(ids_busy);
+
+/* ---- The guest's RAM -------------------------------------------------------------------------------------------- */
+
+static void ids_port_add_region(struct vmm_guest *guest, struct vmm_region *reg, void *priv)
+{
+    struct ids_run *run = priv;
+
+    (void)guest;
+    if (run->regions >= IDS_MOST_RAM || !VMM_REGION_PHYS_SIZE(reg))
+        return;
+    run->ram[run->regions].gpa = VMM_REGION_GPHYS_START(reg);
+    run->ram[run->regions].size = VMM_REGION_PHYS_SIZE(reg);
+    run->regions++;
+}
+
+static int ids_port_region(struct ids_port *port, unsigned int number, unsigned long long *gpa,
+                           unsigned long long *size)
+{
+    struct ids_run *run = (struct ids_run *)port;
+
+    if (number >= run->regions)
+        return 0;
+    *gpa = run->ram[number].gpa;
+    *size = run->ram[number].size;
+    return 1;
+}
+
+/* ---- Windows ---------------------------------------------------------------------------------------------------- */
+
+static void ids_port_unmap(struct ids_run *run, struct ids_window *window)
+{
+    if (!window->size)
+        return;
+    ids_evicted(run->area, (const void *)window->host, (unsigned long)window->size);
+    vmm_host_memunmap(window->host);
+    window->size = 0;
+}
+
+/*
+ * The largest place for a window around a GPA: aligned from the region's start on, so that two never overlap, and
+ * within one piece of the map. 0 where there is none.
+ */
+static physical_size_t ids_port_place(struct ids_run *run, physical_addr_t gpa, physical_addr_t *first,
+                                      physical_addr_t *host)
+{
+    struct vmm_region *reg = vmm_guest_find_region(run->guest, gpa, VMM_REGION_REAL | VMM_REGION_MEMORY, FALSE);
+    physical_addr_t start, at, hpa;
+    physical_size_t size, left, avail;
+    unsigned int order;
+
+    if (!reg || (VMM_REGION_FLAGS(reg) & VMM_REGION_ISRAM) == 0)
+        return 0;
+    start = VMM_REGION_GPHYS_START(reg);
+    for (order = run->order; order >= IDS_PAGE_ORDER; order--) {
+        size = (physical_size_t)1 << order;
+        at = start + ((gpa - start) & ~(size - 1));
+        left = VMM_REGION_GPHYS_END(reg) - at;
+        avail = 0;
+        vmm_guest_find_mapping(run->guest, reg, at, &hpa, &avail);
+        if (gpa - at >= avail)
+            continue; /* another piece begins between the two */
+        size = size < avail ? size : avail;
+        size = size < left ? size : left;
+        if (hpa & (((physical_addr_t)1 << IDS_PAGE_ORDER) - 1))
+            return 0;
+        *first = at;
+        *host = hpa;
+        return size;
+    }
+    return 0;
+}
+
+static const void *ids_port_map(struct ids_port *port, unsigned long long gpa, unsigned long long *first,
+                                unsigned long long *size)
+{
+    struct ids_run *run = (struct ids_run *)port;
+    struct ids_window *window = NULL;
+    physical_addr_t at = 0, hpa = 0;
+    physical_size_t bytes;
+    unsigned int i;
+
+    for (i = 0; i < IDS_WINDOWS && !window; i++)
+        if (gpa - run->windows[i].gpa < run->windows[i].size) {
+            window = &run->windows[i];
+            run->last = i;
+        }
+    if (!window) {
+        bytes = ids_port_place(run, (physical_addr_t)gpa, &at, &hpa);
+        if (!bytes)
+            return NULL;
+        if (run->next == run->last) /* what was used last is not the next to go */
+            run->next = (run->next + 1) % IDS_WINDOWS;
+        run->last = run->next;
+        run->next = (run->next + 1) % IDS_WINDOWS;
+        window = &run->windows[run->last];
+        ids_port_unmap(run, window);
+        window->host = vmm_host_memmap(hpa, (virtual_size_t)bytes, IDS_MEMORY);
+        if (!window->host)
+            return NULL;
+        window->gpa = at;
+        window->size = bytes;
+    }
+    *first = window->gpa;
+    *size = window->size;
+    return (const void *)window->host;
+}
+
+/* The largest windows for which there is room; mapping without it would be the end of the hypervisor. */
+static unsigned int ids_port_order(void)
+{
+    unsigned int order = IDS_WINDOW_ORDER;
+    u32 room = vmm_host_vapool_free_page_count() / IDS_VAPOOL_SHARE;
+
+    while (order >= IDS_PAGE_ORDER && ((u32)IDS_WINDOWS << (order - IDS_PAGE_ORDER)) > room)
+        order--;
+    return vmm_host_memmap_hash_free_count() < 2 * IDS_WINDOWS ? 0 : order;
+}
+
+/* ---- Lines, time, a vCPU's register ----------------------------------------------------------------------------- */
+
+static void ids_port_line(struct ids_port *port, const char *text)
+{
+    vmm_cprintf(((struct ids_run *)port)->cdev, "%s\n", text);
+}
+
+static int ids_port_yield(struct ids_port *port)
+{
+    struct ids_run *run = (struct ids_run *)port;
+    u64 now = vmm_timer_timestamp();
+
+    if (now - run->yielded >= IDS_SLICE_NS) {
+        vmm_scheduler_yield();
+        run->yielded = vmm_timer_timestamp();
+    }
+    return now - run->started < IDS_LONGEST_NS;
+}
+
+/*
+ * The table of kernel addresses as the first vCPU had it when it was last switched away from, without the bits that are
+ * no address. It may be stale, or a trampoline: the core only decides by it between kernels that it has proved.
+ */
+static unsigned long long ids_port_hint(struct vmm_guest *guest)
+{
+    struct vmm_vcpu *vcpu = vmm_manager_guest_vcpu(guest, 0);
+
+    if (!vcpu)
+        return 0;
+#if defined(__aarch64__)
+    return arm_priv(vcpu)->sysregs.ttbr1_el1 & 0x0000fffffffffffeull;
+#elif defined(__arm__)
+    return arm_priv(vcpu)->cp15.c2_ttbr1 & 0xffffc000ull;
+#elif defined(__riscv)
+    return ((unsigned long long)riscv_priv(vcpu)->vsatp & 0x00000fffffffffffull) << 12;
+#else
+    return 0;
+#endif
+}
+
+/* ---- A command -------------------------------------------------------------------------------------------------- */
+
+static void ids_port_error(struct vmm_chardev *cdev, int raw, const char *text)
+{
+    vmm_cprintf(cdev, "%s%s\n", raw ? "E " : "error: ", text);
+}
+
+static enum ids_result ids_port_try(struct ids_run *run, const char *command, unsigned long size)
+{
+    enum ids_result result;
+    unsigned int i;
+
+    run->area = vmm_zalloc(size);
+    if (!run->area) {
+        ids_port_error(run->cdev, run->port.raw, "the hypervisor has not enough memory for the rows");
+        return IDS_ERROR;
+    }
+    result = ids_run(run->area, size, &run->port, command);
+    for (i = 0; i < IDS_WINDOWS; i++)
+        ids_port_unmap(run, &run->windows[i]);
+    vmm_free(run->area);
+    return result;
+}
+
+static enum ids_result ids_port_command(struct ids_run *run, const char *command)
+{
+    enum ids_result result = IDS_MORE;
+    unsigned long size;
+
+    vmm_guest_iterate_region(run->guest, VMM_REGION_REAL | VMM_REGION_MEMORY | VMM_REGION_ISRAM, ids_port_add_region,
+                             run);
+    run->order = ids_port_order();
+    if (run->order < IDS_PAGE_ORDER) {
+        ids_port_error(run->cdev, run->port.raw, "the hypervisor has no room to map the guest's RAM");
+        return IDS_ERROR;
+    }
+    for (size = IDS_AREA; result == IDS_MORE && size <= IDS_LARGEST_AREA; size *= IDS_GROWTH)
+        result = ids_port_try(run, command, size);
+    if (result == IDS_MORE)
+        ids_port_error(run->cdev, run->port.raw, "there are too many rows");
+    return result;
+}
+
+int ids_port_run(struct vmm_chardev *cdev, struct vmm_guest *guest, const char *command, int raw)
+{
+    struct ids_run *run;
+    enum ids_result result;
+
+    if (!vmm_mutex_trylock(&ids_busy)) {
+        ids_port_error(cdev, raw, "another console runs a command of ids; try again");
+        return VMM_EFAIL;
+    }
+    run = vmm_zalloc(sizeof(*run));
+    if (run) {
+        run->port.own = run;
+        run->port.raw = raw;
+        run->port.hint = ids_port_hint(guest);
+        run->port.region = ids_port_region;
+        run->port.map = ids_port_map;
+        run->port.line = ids_port_line;
+        run->port.yield = ids_port_yield;
+        run->cdev = cdev;
+        run->guest = guest;
+        run->started = run->yielded = vmm_timer_timestamp();
+        result = ids_port_command(run, command);
+        vmm_free(run);
+    } else {
+        ids_port_error(cdev, raw, "the hypervisor has not enough memory");
+        result = IDS_ERROR;
+    }
+    vmm_mutex_unlock(&ids_busy);
+    return result == IDS_OK ? VMM_OK : VMM_EFAIL;
+}
