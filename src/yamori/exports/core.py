@@ -114,9 +114,9 @@ def _read(name: str) -> str:
 
 
 PROLOGUE = """\
-/* Hypervisors are built for speed, of which there is enough here. */
+/* Hypervisors are built for speed, of which there is enough here. No loop becomes a call of memset(). */
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("Os")
+#pragma GCC optimize("Os", "no-tree-loop-distribute-patterns")
 #endif
 
 /* The types that the rest needs, by what every gcc and clang predefines: a hypervisor's own headers may have others. */
