@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install what is missing: QEMU, a C compiler and Python's venv through apt, then the locked dependencies into .venv.
-# With `tests`, the cross compilers that the tests need, too. Silent about what is there already; quick the second time.
+# With `tests`, the cross compilers and emulators that the tests need, too. Silent about what is there already; quick the second time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,9 +16,13 @@ need qemu-system-x86_64 qemu-system-x86
 need dpkg-deb dpkg
 need cc gcc
 if [ "${1:-}" = tests ]; then
-    for triple in arm-linux-gnueabi aarch64-linux-gnu riscv64-linux-gnu; do
-        [ "$(uname -m)" = "${triple%%-*}" ] || need "$triple-gcc" "gcc-$triple"
+    for pair in arm-linux-gnueabi:armel aarch64-linux-gnu:arm64 riscv64-linux-gnu:riscv64; do
+        triple=${pair%%:*}
+        [ "$(uname -m)" != "${triple%%-*}" ] || continue
+        need "$triple-gcc" "gcc-$triple"
+        [ -e "/usr/$triple/include/stdio.h" ] || missing+=("libc6-dev-${pair##*:}-cross")
     done
+    need qemu-arm qemu-user # runs what is exported for hypervisors
 fi
 python=${PYTHON:-python3}
 need "$python" python3
