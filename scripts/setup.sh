@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Install what is missing: QEMU, a C compiler and Python's venv through apt, then the locked dependencies into .venv.
-# With `tests`, the cross compilers and emulators that the tests need, too. Silent about what is there already; quick the second time.
+# With `tests`, the cross compilers and emulators that the tests need, too. Silent about what is there already; quick the
+# second time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
