@@ -99,7 +99,7 @@ def core_source(kernel: Kernel) -> str:
             *_definitions(kernel, place, programs),
             "",
             folded_source(unit, constants, TLB_ENTRIES),
-            _read("core.c"),
+            *(_read(f"{part}.c") for part in ("core", "find", "commands")),
         ]
     )
 
