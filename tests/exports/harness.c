@@ -25,6 +25,7 @@ enum { MOST_WINDOWS = 64, MOST_FILES = 40 };
 static struct window {
     unsigned char *host;
     unsigned long long gpa;
+    unsigned long used;
 } windows[MOST_WINDOWS];
 
 static struct ram {
@@ -32,7 +33,8 @@ static struct ram {
     int fd;
 } ram[MOST_FILES];
 
-static unsigned int files, window_count, next_window, last_window, maps, yields, most_yields;
+static unsigned int files, window_count, maps, yields, most_yields;
+static unsigned long uses;
 static unsigned long long window_size;
 static void *area;
 
@@ -59,26 +61,25 @@ static const void *map(struct ids_port *port, unsigned long long gpa, unsigned l
                        unsigned long long *size)
 {
     unsigned long long start = gpa & ~(window_size - 1);
-    struct window *window;
+    struct window *window = windows;
 
     (void)port;
     *first = start;
     *size = window_size;
-    for (unsigned int i = 0; i < window_count; i++)
+    for (unsigned int i = 0; i < window_count; i++) {
         if (windows[i].host && windows[i].gpa == start) {
-            last_window = i;
+            windows[i].used = ++uses;
             return windows[i].host;
         }
-    if (next_window == last_window) /* what was mapped last is not the next to go */
-        next_window = (next_window + 1) % window_count;
-    last_window = next_window;
-    window = &windows[next_window];
-    next_window = (next_window + 1) % window_count;
+        if (windows[i].used < window->used) /* what was used longest ago goes */
+            window = &windows[i];
+    }
     evict(window);
     window->host = mmap(NULL, (size_t)window_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (window->host == MAP_FAILED)
         abort();
     window->gpa = start;
+    window->used = ++uses;
     for (unsigned int i = 0; i < files; i++) {
         unsigned long long from = start > ram[i].gpa ? start : ram[i].gpa;
         unsigned long long to = ram[i].gpa + ram[i].size;

@@ -242,6 +242,20 @@ def test_two_kernels_are_an_error_unless_a_register_decides(programs: Mapping[st
         assert ran(programs[ARM64.name], "plist", {guest.machine.base: files[guest.machine.base]}, hint=1).result == OK
 
 
+def test_with_a_register_ram_is_not_searched(run: Callable[..., Ran]) -> None:
+    guest = build(ARM64)
+    hint = guest.machine.base + guest.machine.root_at
+    expected = processes(plist(discover(guest.memory())).rows)
+    quick, slow = (run(guest, "plist", window=PAGE, windows=8, hint=root) for root in (hint, hint + PAGE))
+    assert quick.processes() == slow.processes() == expected
+    assert quick.maps < slow.maps - RAM_SIZE // PAGE * 9 // 10
+    behind = run(guest, "plist", window=PAGE, windows=8, hint=hint + (1024 - 64) * 8)
+    assert behind.processes() == expected
+    assert behind.maps <= quick.maps + 2
+    for wild in (8, (1 << 64) - 8, guest.machine.base, guest.machine.base + RAM_SIZE - 8):
+        assert run(guest, "plist", hint=wild).processes() == expected
+
+
 def test_copies_of_the_banner_are_no_kernels(run: Callable[..., Ran]) -> None:
     guest = build(ARM64)
     for at in range(6 * MIB, 6 * MIB + 40 * PAGE, PAGE):
@@ -313,14 +327,16 @@ def spoiled_at(guest: Guest, chance: random.Random, count: int) -> None:
     count=st.integers(1, 30),
     command=st.sampled_from(["plist", "plist", "syscall"]),
     windows=st.sampled_from([2, 3, 16]),
+    hinted=st.booleans(),
 )
 def test_hostile_memory_costs_an_error_line(
-    machine: Machine, seed: int, count: int, command: str, windows: int, run: Callable[..., Ran]
+    machine: Machine, seed: int, count: int, command: str, windows: int, hinted: bool, run: Callable[..., Ran]
 ) -> None:
     """Nothing outside of RAM is read, or the program would be killed; what is found is what the host finds."""
     guest = build(machine)
     spoiled_at(guest, random.Random(seed), count)
-    made = run(guest, command, window=PAGE, windows=windows)
+    hint = guest.machine.base + guest.machine.root_at if hinted else 0
+    made = run(guest, command, window=PAGE, windows=windows, hint=hint)
     errors = [line for line in made.lines if line.startswith("E ")]
     assert len(errors) == (made.result != OK)
     assert errors == made.lines[-1:] or made.result == OK

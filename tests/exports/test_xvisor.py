@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -105,6 +106,10 @@ def test_people_and_programs_get_what_they_ask_for(say: Callable[..., Said]) -> 
     info = say(guest, "ids", "info")
     assert info.lines[:2] == [f"made for: {BANNER}", BANNER]
     assert info.lines[2].startswith(f"init_task at GPA {guest.machine.base + guest.at(guest.init):#x}, ")
+    bench, raw = say(guest, "ids", "bench"), say(guest, "ids", "bench", "--raw")
+    count = len(guest.tasks) + 1
+    assert re.fullmatch(rf"plist: result 0, \d+ us, {bench.maps} windows mapped, {count} lines", "\n".join(bench.lines))
+    assert re.fullmatch(rf"T plist 0 \d+ {bench.maps} {count}", "\n".join(raw.lines))
     assert say(guest, "ids", "help").code == 0
     assert say(guest, "ids", "help").lines[0] == "Usage:"
 

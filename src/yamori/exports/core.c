@@ -117,10 +117,8 @@ void ids_evicted(void *area, const void *host, unsigned long size)
     for (uint64_t i = 0; i < LL_TLB_ENTRIES; i++) {
         struct ll_entry *entry = &c->cache[i];
 
-        if (entry->host && entry->host + entry->first - start < size) {
-            entry->root = entry->host = 0;
-            entry->first = (i ^ 1) << c->page_shift; /* as ll_begin() empties it */
-        }
+        if (entry->host && entry->host + entry->first - start < size)
+            entry->host = 0; /* where the page lies in RAM still holds; ll_read() maps it again */
     }
 }
 

@@ -12,8 +12,8 @@
 struct ids_port {
     void *own;               /* whatever the port likes */
     int raw;                 /* lines for programs, not for people */
-    unsigned long long hint; /* GPA of a table that a vCPU's register names, or 0. It decides only between two kernels
-                              * that are proved alike. */
+    unsigned long long hint; /* GPA of the table of kernel addresses that a vCPU's register names, or 0. Where the
+                              * kernel can be proved by it, RAM is not searched; it may be wrong or stale. */
 
     /* The guest's RAM region of a number, counted from 0: its first GPA and its bytes. 0 behind the last. */
     int (*region)(struct ids_port *port, unsigned int number, unsigned long long *gpa, unsigned long long *size);

@@ -50,6 +50,11 @@ FAULTS = {
 }
 """What stands before a fault's address."""
 
+HINTS = {"aarch64": (0, (1024 - 64) * 8), "arm-lpae": (0, 2 * 8, 4 * 4096)}
+"""Bytes by which TTBR1 may lie behind ``init_mm.pgd``: nothing, or, on a 52-bit kernel on a 48-bit CPU, what
+``TTBR1_BADDR_4852_OFFSET`` says; with LPAE ``TTBR1_OFFSET`` of the 2G/2G and the 3G/1G split. See
+``yamori.translation``."""
+
 PIECE = 1 << 20
 MOST_BANNER = 480
 """Bytes of a banner that fit into a line; those of distributions have 150 to 250."""
@@ -255,6 +260,8 @@ def _definitions(kernel: Kernel, place: Place, programs: Iterable[Program]) -> I
     yield f"#define IDS_KERNEL_FIRST UINT64_C({machine.kernel[0]:#x})"
     yield f"#define IDS_KERNEL_LAST UINT64_C({machine.kernel[1]:#x})"
     yield f"#define IDS_GEOMETRY {_list(f'UINT64_C({word})' for word in machine.geometry) or '0'}"
+    hints = HINTS.get(profile.root.geometry.format, (0,))
+    yield f"#define IDS_HINTS {_list(f'{behind}u' for behind in hints)}"
     yield f"#define IDS_FAULTS {_list(_string(FAULTS[code]) for code in Code)}"
     for program in programs:
         messages = _list(_string(text.partition(": `")[0]) for text in program.messages)

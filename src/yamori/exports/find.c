@@ -70,6 +70,31 @@ static int ids_prove(struct ids_area *a, uint64_t banner, struct ids_found *foun
            ids_pointer(a, ids_word(node + IDS_WORD), &other) && other == gva + IDS_TASKS;
 }
 
+/* Whether the kernel's banner lies at a GPA. */
+static int ids_is_banner(struct ids_area *a, uint64_t gpa)
+{
+    uint64_t value;
+
+    /* Where it differs from those of other kernels first, then all of it. */
+    return !ids_phys(a, gpa + 14, 1, &value) && value == (uint8_t)ids_banner[14] &&
+           ids_lies_at(a, gpa, ids_banner, sizeof(ids_banner));
+}
+
+/* Prove the kernel whose table a vCPU's register names, if it does: then RAM need not be searched. */
+static int ids_hinted(struct ids_area *a)
+{
+    static const uint64_t behind[] = {IDS_HINTS};
+
+    for (unsigned int i = 0; a->port->hint && i < sizeof(behind) / sizeof(*behind); i++) {
+        const uint64_t init = a->port->hint - behind[i] - (uint64_t)IDS_ROOT_AT;
+
+        if (ids_is_banner(a, init + (uint64_t)IDS_BANNER_AT) &&
+            ids_prove(a, init + (uint64_t)IDS_BANNER_AT, &a->found))
+            return 1;
+    }
+    return 0;
+}
+
 /*
  * Look for the kernel. Image and page tables agree on pages, so the banner has the same place in its page in every boot,
  * and one load of each page of RAM finds it.
@@ -77,9 +102,10 @@ static int ids_prove(struct ids_area *a, uint64_t banner, struct ids_found *foun
 static enum ids_result ids_find(struct ids_area *a)
 {
     unsigned int matches = 0, proved = 0;
-    struct ids_found found;
-    uint64_t value;
+    struct ids_found other;
 
+    if (ids_hinted(a))
+        return IDS_OK;
     for (uint64_t i = 0; i < a->region_count; i++) {
         const uint64_t first = a->regions[i].gpa, end = first + a->regions[i].size;
         uint64_t gpa = first + ((IDS_BANNER_IN_PAGE - first) & (IDS_PAGE - 1));
@@ -89,17 +115,15 @@ static enum ids_result ids_find(struct ids_area *a)
                 ids_pause(a);
             if (a->c.stop)
                 return ids_error(a, "given up: looking for the kernel takes too long");
-            /* Where it differs from those of other kernels first, then all of it. */
-            if (ids_phys(a, gpa + 14, 1, &value) || value != (uint8_t)ids_banner[14] ||
-                !ids_lies_at(a, gpa, ids_banner, sizeof(ids_banner)))
+            if (!ids_is_banner(a, gpa))
                 continue;
             if (++matches > IDS_MOST_MATCHES)
                 return ids_error(a, "RAM is full of copies of the kernel's banner: somebody may be planting them");
-            if (ids_prove(a, gpa, &found) && (!proved++ || found.root == a->port->hint))
-                a->found = found;
+            if (ids_prove(a, gpa, proved ? &other : &a->found))
+                proved++;
         }
     }
-    if (proved > 1 && a->found.root != a->port->hint)
+    if (proved > 1)
         return ids_error(a, "two kernels of this build can be proved in RAM: an earlier one, or a decoy");
     if (proved)
         return IDS_OK;

@@ -99,6 +99,11 @@ u64 vmm_timer_timestamp(void)
     return (u64)now.tv_sec * 1000000000u + (u64)now.tv_nsec;
 }
 
+u64 udiv64(u64 value, u64 divisor)
+{
+    return value / divisor;
+}
+
 void vmm_scheduler_yield(void)
 {
     yields++;

@@ -119,6 +119,8 @@ int vmm_cmdmgr_unregister_cmd(struct vmm_cmd *cmd);
         end(); \
     }
 
+u64 udiv64(u64 value, u64 divisor);
+
 int strcmp(const char *one, const char *other);
 
 #endif

@@ -15,9 +15,11 @@
  * guest     Which guest. It must not be destroyed meanwhile.
  * command   "info", "banner", "syscall" or "plist".
  * raw       Whether a program reads the lines.
+ * bench     Whether the time is put out instead of the lines.
  *
  * Returns VMM_OK where the rows are whole, else VMM_EFAIL after one error line.
  */
-int ids_port_run(struct vmm_chardev *cdev, struct vmm_guest *guest, const char *command, int raw);
+int ids_port_run(struct vmm_chardev *cdev, struct vmm_guest *guest, const char *command, int raw,
+                 int bench);
 
 #endif
