@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -81,12 +82,15 @@ def ran(
     windows: int = 4,
     hint: int = 0,
     yields: int = 0,
+    peek: bool = False,
     emulator: Iterable[str] = (),
 ) -> Ran:
     """Run a command over files of RAM by their GPA."""
     numbers = map(str, (int(raw), window, windows, hint, yields))
     files = [f"{gpa:#x}={path}" for gpa, path in ram.items()]
-    done = subprocess.run([*emulator, made, command, *numbers, *files], capture_output=True, check=False, timeout=60)
+    given = [*emulator, str(made), command, *numbers, *files]
+    environment = {**os.environ, **({"PEEK": "1"} if peek else {})}
+    done = subprocess.run(given, capture_output=True, check=False, timeout=60, env=environment)
     assert done.returncode in {OK, INCOMPLETE, ERROR}, f"ended by {done.returncode}: {done.stderr[-500:]!r}"
     text = done.stdout.decode("ascii")
     assert text.replace("\n", "").isprintable()

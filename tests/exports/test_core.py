@@ -252,6 +252,9 @@ def test_with_a_register_ram_is_not_searched(run: Callable[..., Ran]) -> None:
     behind = run(guest, "plist", window=PAGE, windows=8, hint=hint + (1024 - 64) * 8)
     assert behind.processes() == expected
     assert behind.maps <= quick.maps + 2
+    peeked = run(guest, "plist", window=PAGE, windows=8, peek=True)
+    assert peeked.processes() == expected
+    assert peeked.maps == quick.maps
     for wild in (8, (1 << 64) - 8, guest.machine.base, guest.machine.base + RAM_SIZE - 8):
         assert run(guest, "plist", hint=wild).processes() == expected
 
@@ -273,7 +276,7 @@ def test_copies_of_the_banner_are_no_kernels(run: Callable[..., Ran]) -> None:
 @pytest.mark.parametrize("command", ["plist", "syscall"])
 def test_a_command_that_takes_too_long_ends(command: str, run: Callable[..., Ran]) -> None:
     guest = build(ARM64, plans=[*usual(0), *((100 + number, 1, 0, 0, f"p{number}", "S", 2.0) for number in range(250))])
-    scanning = RAM_SIZE // MIB
+    scanning = RAM_SIZE // (64 << 10)
     assert run(guest, command).yields > scanning
     for limit in (1, scanning):
         made = run(guest, command, yields=limit)
@@ -328,15 +331,23 @@ def spoiled_at(guest: Guest, chance: random.Random, count: int) -> None:
     command=st.sampled_from(["plist", "plist", "syscall"]),
     windows=st.sampled_from([2, 3, 16]),
     hinted=st.booleans(),
+    peek=st.booleans(),
 )
 def test_hostile_memory_costs_an_error_line(
-    machine: Machine, seed: int, count: int, command: str, windows: int, hinted: bool, run: Callable[..., Ran]
+    machine: Machine,
+    seed: int,
+    count: int,
+    command: str,
+    windows: int,
+    hinted: bool,
+    peek: bool,
+    run: Callable[..., Ran],
 ) -> None:
     """Nothing outside of RAM is read, or the program would be killed; what is found is what the host finds."""
     guest = build(machine)
     spoiled_at(guest, random.Random(seed), count)
     hint = guest.machine.base + guest.machine.root_at if hinted else 0
-    made = run(guest, command, window=PAGE, windows=windows, hint=hint)
+    made = run(guest, command, window=PAGE, windows=windows, hint=hint, peek=peek)
     errors = [line for line in made.lines if line.startswith("E ")]
     assert len(errors) == (made.result != OK)
     assert errors == made.lines[-1:] or made.result == OK

@@ -6,7 +6,7 @@ enum {
     IDS_MOST_MATCHES = 256,   /* copies of the banner that are looked at */
     IDS_ATTEMPTS = 4,         /* runs of a probe whose rows the guest changed meanwhile, as in probes/run.py */
     IDS_SLICE = 256,          /* ticks between two yields */
-    IDS_SCANNED = 1 << 20,    /* bytes between two yields of a scan */
+    IDS_SCANNED = 1 << 16,    /* bytes between two yields of a scan */
     IDS_PAGE = 4096,          /* every granule, and the image's alignment, are multiples of it */
     IDS_COMM_LENGTH = 16,     /* TASK_COMM_LEN, include/linux/sched.h */
     IDS_LINE = 512,

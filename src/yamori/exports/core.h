@@ -24,6 +24,9 @@ struct ids_port {
     const void *(*map)(struct ids_port *port, unsigned long long gpa, unsigned long long *first,
                        unsigned long long *size);
 
+    /* Read an aligned word of RAM: 0 where it cannot be. NULL where a window costs no more. */
+    int (*peek)(struct ids_port *port, unsigned long long gpa, unsigned long long *word);
+
     /* Put a line of printable ASCII, without its line feed. */
     void (*line)(struct ids_port *port, const char *text);
 

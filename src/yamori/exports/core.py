@@ -16,7 +16,7 @@ from yamori.address import GPA
 from yamori.errors import Fault, ProfileError
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.root import IMAGE_REACH
-from yamori.kernel.uts import likely_in_image
+from yamori.kernel.uts import BANNER, likely_in_image
 from yamori.llview.c_backend import folded_source
 from yamori.llview.c_function import Constants
 from yamori.llview.faults import Code
@@ -56,7 +56,7 @@ HINTS = {"aarch64": (0, (1024 - 64) * 8), "arm-lpae": (0, 2 * 8, 4 * 4096)}
 ``yamori.translation``."""
 
 PIECE = 1 << 20
-MOST_BANNER = 480
+LEAST_BANNER, MOST_BANNER = 32, 480
 """Bytes of a banner that fit into a line; those of distributions have 150 to 250."""
 
 
@@ -185,7 +185,7 @@ def _slots(kernel: Kernel, program: Program) -> list[SlotFill]:
 
 def _place(kernel: Kernel) -> Place:
     profile = kernel.profile
-    if not profile.banner or len(profile.banner) > MOST_BANNER:
+    if not LEAST_BANNER <= len(profile.banner) <= MOST_BANNER:
         raise ProfileError("the kernel's banner is not known", hint="`yamori doctor` says why")
     if profile.text is None:
         raise ProfileError(
@@ -239,6 +239,11 @@ def _definitions(kernel: Kernel, place: Place, programs: Iterable[Program]) -> I
     yield f"#define IDS_WORD {machine.word_size}"
     yield f"#define IDS_BANNER {_string(banner)}"
     yield f"#define IDS_BANNER_IN_PAGE {place.banner % 4096}u"
+    telling = len(BANNER) - (place.banner + len(BANNER)) % -8
+    word = int.from_bytes(f"{banner}\n".encode()[telling : telling + 8], "little")
+    yield "/* An aligned word of the banner, behind where all banners are alike. */"
+    yield f"#define IDS_TELLING {telling}u"
+    yield f"#define IDS_TOLD UINT64_C({word:#x})"
     yield f"#define IDS_LINU UINT64_C({int.from_bytes(b'Linu', 'little'):#x})"
     yield "/* Of init_task, and bytes from there on. */"
     yield f"#define IDS_INIT_GVA UINT64_C({_linked(kernel):#x})"

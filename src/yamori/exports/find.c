@@ -70,14 +70,20 @@ static int ids_prove(struct ids_area *a, uint64_t banner, struct ids_found *foun
            ids_pointer(a, ids_word(node + IDS_WORD), &other) && other == gva + IDS_TASKS;
 }
 
-/* Whether the kernel's banner lies at a GPA. */
+/* Whether the kernel's banner may lie at a GPA of RAM, by where it differs from those of other kernels. */
+static int ids_may_be_banner(struct ids_area *a, uint64_t gpa)
+{
+    unsigned long long word = 0;
+    uint64_t loaded = 0;
+
+    if (a->port->peek)
+        return a->port->peek(a->port, gpa + IDS_TELLING, &word) && word == IDS_TOLD;
+    return !ids_phys(a, gpa + IDS_TELLING, 8, &loaded) && loaded == IDS_TOLD;
+}
+
 static int ids_is_banner(struct ids_area *a, uint64_t gpa)
 {
-    uint64_t value;
-
-    /* Where it differs from those of other kernels first, then all of it. */
-    return !ids_phys(a, gpa + 14, 1, &value) && value == (uint8_t)ids_banner[14] &&
-           ids_lies_at(a, gpa, ids_banner, sizeof(ids_banner));
+    return ids_lies_at(a, gpa, ids_banner, sizeof(ids_banner));
 }
 
 /* Prove the kernel whose table a vCPU's register names, if it does: then RAM need not be searched. */
@@ -115,7 +121,7 @@ static enum ids_result ids_find(struct ids_area *a)
                 ids_pause(a);
             if (a->c.stop)
                 return ids_error(a, "given up: looking for the kernel takes too long");
-            if (!ids_is_banner(a, gpa))
+            if (!ids_may_be_banner(a, gpa) || !ids_is_banner(a, gpa))
                 continue;
             if (++matches > IDS_MOST_MATCHES)
                 return ids_error(a, "RAM is full of copies of the kernel's banner: somebody may be planting them");

@@ -73,6 +73,8 @@ struct vmm_region *vmm_guest_find_region(struct vmm_guest *guest, physical_addr_
 void vmm_guest_find_mapping(struct vmm_guest *guest, struct vmm_region *reg, physical_addr_t gpa, physical_addr_t *hpa,
                             physical_size_t *avail);
 
+u32 vmm_guest_memory_read(struct vmm_guest *guest, physical_addr_t gpa, void *to, u32 size, bool cacheable);
+
 /* The host's memory. */
 enum { VMM_MEMORY_FLAGS_NORMAL = 0x1f };
 virtual_addr_t vmm_host_memmap(physical_addr_t pa, virtual_size_t size, u32 flags);
