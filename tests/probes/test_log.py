@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -50,15 +51,13 @@ class Fake:
 
     memory: dict[int, bytearray] = field(default_factory=dict)
     symbols: dict[str, int] = field(default_factory=dict)
+    offsets: dict[str, int] = field(default_factory=lambda: OFFSETS)
 
     def read(self, address: int, size: int) -> bytes:
         for base, data in self.memory.items():
             if base <= address and address + size <= base + len(data):
                 return bytes(data[address - base : address - base + size])
         raise Fault(f"nothing at {address:#x}")
-
-    def pointer(self, address: int) -> int:
-        return int.from_bytes(self.read(address, WORD), "little")
 
     def log(self) -> Result[Any]:
         info = VmCoreInfo(
@@ -67,7 +66,7 @@ class Fake:
             build_id="",
             kernel_offset=None,
             symbols=self.symbols,
-            offsets=OFFSETS,
+            offsets=self.offsets,
             sizes={"prb_desc": DESC, "printk_info": INFO, "printk_log": HEAD},
             lengths={},
             numbers={},
@@ -138,7 +137,7 @@ class Ring:
 texts = st.lists(st.binary(max_size=60).filter(lambda text: not text or text.isascii()), min_size=1, max_size=80)
 
 
-@settings(deadline=None)
+@settings(deadline=2000)
 @given(texts, st.integers(2, 5), st.integers(8, 10), st.integers(1, 5000))
 def test_ring_of_descriptors(said: list[bytes], count_bits: int, size_bits: int, start: int) -> None:
     ring = Ring(count_bits, size_bits, start)
@@ -178,7 +177,7 @@ def test_text_of_another_record_is_not_shown() -> None:
     assert "overwritten" in result.reasons[0]
 
 
-@settings(deadline=None)
+@settings(deadline=2000)
 @given(st.data())
 def test_lies_end(data: st.DataObject) -> None:
     ring = Ring(4, 9, 3)
@@ -190,6 +189,29 @@ def test_lies_end(data: st.DataObject) -> None:
         fake.memory[base][at : at + 8] = data.draw(st.binary(min_size=8, max_size=8))
     with suppress(ProfileError):  # what cannot be right is refused
         assert len(fake.log().rows) <= 16
+
+
+@pytest.mark.parametrize("at", [RING, RING + 48])
+def test_sizes_that_no_log_has_are_refused_at_once(at: int) -> None:
+    ring = Ring(3, 8, 1)
+    ring.write(b"one")
+    fake = ring.kernel()
+    fake.memory[RING][at - RING : at - RING + 4] = b"\xff\xff\xff\xff"
+    tracemalloc.start()
+    with pytest.raises(ProfileError, match="larger than any is"):
+        fake.log()
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("lie", [{"printk_info.text_len": 1 << 40}, {"printk_info.text_len": INFO - 2}])
+def test_layouts_that_cannot_be_are_refused(lie: dict[str, int]) -> None:
+    ring = Ring(3, 8, 1)
+    ring.write(b"one")
+    fake = ring.kernel()
+    fake.offsets = OFFSETS | lie
+    with pytest.raises(ProfileError, match="cannot be"):
+        fake.log()
 
 
 def old(*said: bytes, size: int = 512, first: int = 0, wrap: int | None = None) -> Fake:
@@ -220,7 +242,7 @@ def test_ring_of_before_5_10(wrap: int | None) -> None:
     ]
 
 
-@settings(deadline=None)
+@settings(deadline=2000)
 @given(st.binary(min_size=512, max_size=512), st.integers(0, 600), st.integers(0, 600))
 def test_old_lies_end(data: bytes, first: int, last: int) -> None:
     fake = old(b"one")

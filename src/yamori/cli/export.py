@@ -77,8 +77,14 @@ def _write(out: Path, found: Mapping[str, bytes], *, force: bool) -> None:
             made.mkdir()
             for name, data in found.items():
                 (made / name).write_bytes(data)
+            old = Path(partial) / "old"
             if there:
-                out.rename(Path(partial) / "old")
-            made.rename(out)
+                out.rename(old)
+            try:
+                made.rename(out)
+            except BaseException:
+                if there:
+                    old.rename(out)
+                raise
     except OSError as error:
         raise YamoriError(f"cannot be written: {error.strerror}", where=str(out)) from error

@@ -40,7 +40,6 @@ struct ids_area {
     uint64_t arguments[4];
     uint64_t region_count;
     uint64_t ticks;
-    uint64_t others; /* GPA of another kernel's banner, or 0 */
     unsigned int length;
     char line[IDS_LINE];
 };

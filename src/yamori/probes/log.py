@@ -16,8 +16,10 @@ from yamori.errors import Fault, ProfileError
 from yamori.kernel.kernel import Kernel
 from yamori.records import LogLine, Result, escape
 
-MOST_RECORDS = 1 << 18
-MOST_TEXT = 64 << 20
+MOST_RECORD_BITS = 18
+MOST_RECORDS = 1 << MOST_RECORD_BITS
+MOST_TEXT_BITS = 26
+MOST_TEXT = 1 << MOST_TEXT_BITS
 """Bytes: ``CONFIG_LOG_BUF_SHIFT`` is 25 at the most, ``log_buf_len=`` may be more."""
 
 COMMITTED, FINALIZED = 1, 2
@@ -40,7 +42,7 @@ def log(kernel: Kernel) -> Result[LogLine]:
     except Fault as error:
         raise ProfileError(f"the kernel's log cannot be read: {error}") from error
     seconds = time.perf_counter() - started
-    return Result(rows, not reasons, reasons, faults=0, loads=0, elapsed_s=seconds, notes=[])
+    return Result(rows, not reasons, reasons, faults=0, loads=layout.loads, elapsed_s=seconds, notes=[])
 
 
 class _Layout:
@@ -54,6 +56,7 @@ class _Layout:
         self.symbols = info.symbols if info else {}
         self.offsets = info.offsets if info else {}
         self.sizes = info.sizes if info else {}
+        self.loads = 0
 
     def at(self, struct: str, *paths: str) -> int:
         """Return the offset of a member, which may lie in structures inside of this one."""
@@ -79,16 +82,20 @@ class _Layout:
     def pointer(self, name: str) -> int | None:
         """Return the pointer that a variable is."""
         place = self.variable(name)
-        return self.kernel.space.pointer(GVA(place)) if place else None
+        return self.number(place, self.word) if place else None
 
     def number(self, address: int, size: int) -> int:
         """Return an unsigned number in memory."""
-        return int.from_bytes(self.kernel.space.read(GVA(address), size), "little")
+        return int.from_bytes(self._read(address, size), "little")
 
     def block(self, address: int, size: int) -> bytes:
         """Return a part of memory of a bounded size."""
         if not 0 < size <= MOST_TEXT:
             raise ProfileError(f"the kernel's log claims to have {size} bytes")
+        return self._read(address, size)
+
+    def _read(self, address: int, size: int) -> bytes:
+        self.loads += 1
         return self.kernel.space.read(GVA(address), size)
 
 
@@ -103,7 +110,7 @@ def _records(layout: _Layout, ring: int, reasons: list[str]) -> Iterator[LogLine
 
     count_bits = field(descriptors, "prb_desc_ring", "count_bits", 4)
     size_bits = field(texts, "prb_data_ring", "size_bits", 4)
-    if 1 << count_bits > MOST_RECORDS or 1 << size_bits > MOST_TEXT:
+    if count_bits > MOST_RECORD_BITS or size_bits > MOST_TEXT_BITS:
         raise ProfileError("the kernel's log claims to be larger than any is")
     head, tail = (_identity(field(descriptors, "prb_desc_ring", name, word), word) for name in ("head_id", "tail_id"))
     each, size = layout.size("prb_desc"), layout.size("printk_info")
@@ -157,6 +164,8 @@ class _Info:
         self.sequence_at = layout.at(struct, "seq") if struct == "printk_info" else None
         # u8 facility; u8 flags:5, level:3. struct printk_log has u16 dict_len before them.
         self.facility_at = self.length_at + (2 if self.sequence_at is not None else 4)
+        if not 0 <= self.facility_at < layout.size(struct) - 1:  # VMCOREINFO lies in the guest's memory, too
+            raise ProfileError(f"what is said of struct {struct} cannot be", hint="give --vmlinux")
 
     def line(self, info: bytes, text: bytes, sequence: int = 0) -> LogLine:
         """Return a line of the log."""
