@@ -16,7 +16,7 @@ MOST_NAMED = 3
 @detector(
     title="ftrace hooks",
     needs="the symbol ftrace_ops_list, struct ftrace_ops from BTF or debug info, and the list of modules",
-    misses="ftrace_ops taken off their list, whose patches inline-hooks looks for; what the graph tracer calls",
+    misses="ftrace_ops taken off their list, whose patches inline-hooks looks for; the graph tracer's callees, BPF",
     attack=["T1014", "T1056.004"],
 )
 def ftrace_hooks(view: View) -> Iterator[Finding]:
@@ -25,7 +25,7 @@ def ftrace_hooks(view: View) -> Iterator[Finding]:
         return  # built without
     hooks = Hooks(view)
     for ops in ftrace_ops(view):
-        if functions := list(_called(view, ops)):
+        if functions := list(_called(view, hooks, ops)):
             yield hooks.finding(
                 f"ftrace_ops at {ops:#x}",
                 hooks.worst(functions),
@@ -35,14 +35,20 @@ def ftrace_hooks(view: View) -> Iterator[Finding]:
             )
 
 
-def _called(view: View, ops: int) -> Iterator[int]:
-    """Yield what is called in the end: by fprobes and by direct calls the kernel's own function is only the way."""
+def _called(view: View, hooks: Hooks, ops: int) -> Iterator[int]:
+    """Yield what is called in the end: by fprobes and by direct calls the kernel's own function is only the way.
+
+    A direct call into code of no module is what BPF's trampolines are (``bpf_trampoline_link_prog``), systemd's among
+    them: it is not held against anybody.
+    """
     function = view.pointer("ftrace_ops", "func", ops)
     if not function:
         return
     yield function
     if function in view.named("call_direct_funcs"):  # register_ftrace_direct
-        yield from filter(None, [view.pointer("ftrace_ops", "direct_call", ops)])
+        direct = view.pointer("ftrace_ops", "direct_call", ops)
+        if direct and (hooks.is_own(direct) or hooks.module_of(direct)):
+            yield direct
     elif function in view.named("fprobe_handler", "fprobe_kprobe_handler"):
         probe = ops - view.profile.require("fprobe", "ops").offset
         yield from filter(None, (view.pointer("fprobe", name, probe) for name in ("entry_handler", "exit_handler")))
