@@ -10,6 +10,8 @@ from tests.kernel.synthetic import ARM64, HEAP_AT, MODULES, X86, Guest, Machine,
 
 from yamori.address import GVA
 from yamori.detectors.check import Report, check, chosen
+from yamori.detectors.hooks import trampolines
+from yamori.detectors.view import View
 from yamori.kernel.discovery import discover
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.symbols import Symbol, Symbols
@@ -84,10 +86,13 @@ class Scene:
         return address
 
     def check(self, detector: str) -> Report:
+        return check(self.kernel(), chosen([detector], []))
+
+    def kernel(self) -> Kernel:
         profile = self.known.profile
         named = Symbols([Symbol(GVA(address), "D", name) for name, address in self.names.items()], "kallsyms")
         profile = replace(profile, symbols=[*profile.symbols, named], types=[Made(LAYOUT), *profile.types])
-        return check(Kernel(self.guest.memory(), profile), chosen([detector], []))
+        return Kernel(self.guest.memory(), profile)
 
 
 def ftrace(scene: Scene, *functions: int) -> None:
@@ -179,6 +184,17 @@ def test_what_ftrace_calls_in_the_end(machine: Machine, way: str, severity: str)
     scene.guest.words(ops + 40, foreign)
     (found,) = scene.check("ftrace-hooks").findings
     assert (found.severity, f"{foreign:#x}" in found.why[1]) == (severity, severity == "critical")
+
+
+@MACHINES
+def test_where_traced_functions_lead(machine: Machine) -> None:
+    scene = Scene(machine)
+    made, direct = (MODULES[machine.name] + at for at in (0x4000, 0x8000))
+    ftrace(scene, scene.guest.symbols["helper9"], scene.guest.symbols["helper9"])
+    ops = scene.guest.word(scene.names["ftrace_ops_list"])
+    scene.guest.words(ops + 24, made, 0x100)
+    scene.guest.words(scene.guest.word(ops + 8) + 40, direct)
+    assert trampolines(View(scene.kernel())) == [range(made, made + 0x100), range(direct, direct + 1)]
 
 
 @MACHINES

@@ -100,12 +100,14 @@ def ftrace_ops(view: View) -> Iterator[int]:
 
 
 def trampolines(view: View) -> list[range]:
-    """Return the code that ftrace made for what is registered, in which functions that are traced call it."""
+    """Return where functions that are traced lead: code that ftrace made for what is registered, and direct calls."""
+    direct = ["direct_call"] if view.profile.member("ftrace_ops", "direct_call") else []  # since 6.0
     try:
+        every = list(ftrace_ops(view))
         found = [
             (view.pointer("ftrace_ops", "trampoline", ops), view.number("ftrace_ops", "trampoline_size", ops))
-            for ops in ftrace_ops(view)
-        ]
+            for ops in every
+        ] + [(view.pointer("ftrace_ops", name, ops), 1) for ops in every for name in direct]
     except YamoriError:  # ftrace-hooks says why
         return []
     return [range(start, start + size) for start, size in found if start and size]
