@@ -75,3 +75,18 @@ def test_progress() -> None:
     told: list[tuple[int, int]] = []
     scan(BytesMemory({0: bytes((2 << 20) + 5)}), NEEDLES, lambda done, total: told.append((done, total)))
     assert told == [(1 << 20, (2 << 20) + 5), (2 << 20, (2 << 20) + 5), ((2 << 20) + 5, (2 << 20) + 5)]
+
+
+@given(st.lists(st.sampled_from([b"needle", b"\0", b"nee", b"x", b"Linux", bytes(12)]), max_size=40), st.booleans())
+def test_the_c_library_finds_what_a_regular_expression_finds(parts: list[bytes], ends: bool) -> None:
+    data = b"".join(parts) + (b"needle" if ends else b"")
+    if room._memmem() is None:
+        pytest.skip("this C library has no memmem")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "_memmem", lambda: None)
+        plain = scan(BytesMemory({0: data}), NEEDLES).places
+    assert scan(BytesMemory({0: data}), NEEDLES).places == plain
+    for text in (b"needle", b"Linux"):
+        place = data.find(text)
+        assert room._finder(text)(data, 0) == place
+        assert room._finder(text)(data, len(data)) == -1

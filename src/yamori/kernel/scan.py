@@ -1,17 +1,20 @@
 """The one streaming pass over a guest's RAM: where do the things lie that a kernel can be recognised by?
 
 Positioned reads over the populated parts only (``PhysicalMemory.populated``): reading a hole of a mapped memfd would
-make the host allocate it. Each needle is searched for by itself, which is many times faster than a regular
-expression with alternatives. What is found is only a sighting: decoys exist by nature (old copies, format
-strings, boot logs) and by malice, and every reader of these lists checks what it takes from them.
+make the host allocate it. Each needle is searched for by itself, by the C library's ``memmem``: many times faster than
+a regular expression with alternatives, and two to five times faster than ``bytes.find``. What is found is only a
+sighting: decoys exist by nature (old copies, format strings, boot logs) and by malice, and every reader of these lists
+checks what it takes from them.
 """
 
 from __future__ import annotations
 
+import ctypes
 import re
 from array import array
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from functools import cache
+from typing import NamedTuple, cast
 
 from yamori.address import GPA
 from yamori.errors import MemoryFault
@@ -72,16 +75,35 @@ def _needle(name: str, full: bytes) -> _Needle:
 
 
 def _finder(text: bytes) -> Callable[[bytes, int], int]:
-    """Return what finds a text. Zeros within it defeat ``bytes.find``, which skips ahead at bytes that it has not."""
-    if b"\0" not in text:
-        return lambda data, start: data.find(text, start)
-    pattern = re.compile(re.escape(text))
+    """Return what finds a text in data, from a place on."""
+    memmem = _memmem()
+    if memmem is None:
+        pattern = re.compile(re.escape(text))
+
+        def search(data: bytes, start: int) -> int:
+            match = pattern.search(data, start)
+            return match.start() if match else -1
+
+        return search
 
     def find(data: bytes, start: int) -> int:
-        match = pattern.search(data, start)
-        return match.start() if match else -1
+        first = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0  # bytes, so that it stays there
+        place = memmem(first + start, max(0, len(data) - start), text, len(text))
+        return place - first if place else -1
 
     return find
+
+
+@cache
+def _memmem() -> Callable[[int, int, bytes, int], int | None] | None:
+    """Return ``void *memmem(haystack, size_t, needle, size_t)`` of glibc, musl and the BSDs; ``None`` elsewhere."""
+    try:
+        function = ctypes.CDLL(None).memmem
+    except (AttributeError, OSError, TypeError):
+        return None
+    function.restype = ctypes.c_void_p
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
+    return cast("Callable[[int, int, bytes, int], int | None]", function)
 
 
 def scan(memory: PhysicalMemory, needles: Mapping[str, bytes], progress: Progress | None = None) -> Sightings:
@@ -97,24 +119,28 @@ def scan(memory: PhysicalMemory, needles: Mapping[str, bytes], progress: Progres
     extents = list(memory.populated())
     total = sum(extent.size for extent in extents)
     overlap = max(map(len, needles.values())) - 1
-    zeros = bytes(CHUNK)
-    tail, tail_end = b"", -1
+    zeros = bytes(CHUNK + overlap)
+    tail, end = b"", -1
     for extent in extents:
+        tail = tail if end == extent.gpa else b""
+        first = extent.gpa
         for gpa in range(extent.gpa, extent.end, CHUNK):
-            size = min(CHUNK, extent.end - gpa)
+            size, behind = min(CHUNK, extent.end - gpa), min(overlap, gpa - first)
             try:
-                chunk = memory.read(GPA(gpa), size)
+                data = tail + memory.read(GPA(gpa - behind), behind + size)  # to read twice costs less than to join
             except MemoryFault:
                 found.bytes_lost += size
+                tail, first, end = b"", gpa + size, -1
                 continue
             found.bytes_read += size
-            if tail_end != gpa:
-                tail = b""
-            if chunk != zeros:
-                _search(tail + chunk, gpa - len(tail), len(tail), split, found)
-            tail, tail_end = chunk[-overlap:], gpa + size
+            if data != zeros:
+                seen = len(data) - size
+                _search(data, gpa - seen, seen, split, found)
+            tail, end = b"", gpa + size
             if progress:
                 progress(found.bytes_read, total)
+        if end == extent.end:
+            tail = data[-overlap:]
     return found
 
 

@@ -25,13 +25,17 @@ def walk(body: list[Statement]) -> Iterator[Statement]:
             yield from walk(inner)
 
 
+def sets(statement: Statement) -> tuple[str, ...]:
+    """Return the variable that a statement itself sets, if any; what its bodies set is left out."""
+    if isinstance(statement, ir.Assign | ir.Translate | ir.LoadHost | ir.LoadPhys | ir.LoadBuffer | ir.LoadArray):
+        return (statement.target.name,)
+    return (statement.failed.name,) if isinstance(statement, ir.Attempt) else ()
+
+
 def assigned(body: list[Statement]) -> Iterator[str]:
     """Yield the name of a variable as often as a statement sets it."""
     for statement in walk(body):
-        if isinstance(statement, ir.Assign | ir.Translate | ir.LoadHost | ir.LoadPhys | ir.LoadBuffer | ir.LoadArray):
-            yield statement.target.name
-        elif isinstance(statement, ir.Attempt):
-            yield statement.failed.name
+        yield from sets(statement)
 
 
 def ends(body: list[Statement]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from yamori.llview import flow, ir
@@ -36,6 +36,7 @@ class _Reach:
         self.found: set[int] = set()
         self._values: _Known = {}
         self._exits: dict[str, list[_Known]] = {}
+        self._sets: dict[int, frozenset[str]] = {}
 
     def body(self, body: list[Statement]) -> bool:
         """Gather the slots of a body; say whether its end can be reached."""
@@ -71,7 +72,7 @@ class _Reach:
         """Gather what a labelled body uses. Behind it only that is known which every way out knows."""
         ways = []
         if not isinstance(statement, ir.Block):  # a loop comes back, and a fault comes at any point
-            self.forget(statement.body)
+            self.forget(self.assigned(statement.body))
         if isinstance(statement, ir.Attempt):
             self._values.pop(statement.failed.name, None)
             ways.append(dict(self._values))
@@ -93,15 +94,22 @@ class _Reach:
         if slot is not None:
             self.found.add(slot)
         known = self.decided(statement.value) if isinstance(statement, ir.Assign) else None
-        self.forget([statement])
+        self.forget(flow.sets(statement))
         if isinstance(statement, ir.Assign) and known is not None:
             self._values[statement.target.name] = known
 
-    def forget(self, body: list[Statement]) -> None:
-        """Know nothing any more of the variables that a body sets."""
-        if self._values:  # hardly ever: to look for what is set costs more than all the rest
-            for name in flow.assigned(body):
-                self._values.pop(name, None)
+    def assigned(self, body: list[Statement]) -> frozenset[str]:
+        """Return what a body sets, gathered once for each: loops lie in loops."""
+        if id(body) not in self._sets:
+            names = {name for statement in body for name in flow.sets(statement)}
+            inner = (self.assigned(child) for statement in body for child in flow.children(statement))
+            self._sets[id(body)] = frozenset(names.union(*inner))
+        return self._sets[id(body)]
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Know nothing any more of some variables."""
+        for name in names:
+            self._values.pop(name, None)
 
     def decided(self, condition: Expression) -> bool | None:
         """Return what a condition is on this kernel, ``None`` where only a run can tell."""

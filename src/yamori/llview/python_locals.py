@@ -53,14 +53,8 @@ def _gather_unset(body: list[Statement], known: set[str], found: set[str]) -> No
     for statement in body:
         found.update(name for name in _read(statement) if name not in known)
         for inner in flow.children(statement):
-            _gather_unset(inner, {*known, *_set(statement)}, found)
-        known.update(_set(statement))
-
-
-def _set(statement: Statement) -> Iterator[str]:
-    """Yield the variable that a statement itself sets."""
-    if not isinstance(statement, ir.If | ir.Loop | ir.Block):
-        yield from flow.assigned([replace(statement, body=[]) if isinstance(statement, ir.Attempt) else statement])
+            _gather_unset(inner, {*known, *flow.sets(statement)}, found)
+        known.update(flow.sets(statement))
 
 
 def _reads(body: list[Statement]) -> Counter[str]:
