@@ -12,6 +12,8 @@ from tests.guests.devices import DEVICES
 import yamori
 from yamori import lab
 from yamori.guest import Guest
+from yamori.kernel.types import Member
+from yamori.kernel.witnesses import testimony
 from yamori.lab.compare import Difference, lasting_differences, wrong_symbols
 from yamori.records import Process
 
@@ -95,6 +97,21 @@ def test_inference_agrees_with_btf(guest: Guest) -> None:
         known = btf.member(struct, path)
         assert known is not None, path
         assert (member.offset, member.size) == (known.offset, known.size), path
+
+
+def test_code_of_the_kernel_agrees(guest: Guest) -> None:
+    """What functions use is where it is thought to be; and were it elsewhere, they would not say so of most."""
+    profile = guest.profile
+
+    def said(by: int) -> int:
+        def known(struct: str, path: str) -> Member | None:
+            member = profile.member(struct, path)
+            return member and member._replace(offset=member.offset + by)
+
+        return len(testimony(guest.kernel.space, profile.architecture, profile.symbols[0], known))
+
+    assert said(0) >= 25
+    assert all(said(by) < said(0) / 2 for by in (-16, -8, -4, 4, 8, 16))
 
 
 @pytest.mark.parametrize("device", ["armv7", "arm64", "x86-64"])
