@@ -11,8 +11,11 @@ from tests.guests.devices import DEVICES
 
 import yamori
 from yamori import lab
+from yamori.address import GVA
 from yamori.guest import Guest
+from yamori.kernel.functions import Functions
 from yamori.kernel.types import Member
+from yamori.kernel.variables import VARIABLES, Variables
 from yamori.kernel.witnesses import testimony
 from yamori.lab.compare import Difference, lasting_differences, wrong_symbols
 from yamori.records import Process
@@ -108,10 +111,30 @@ def test_code_of_the_kernel_agrees(guest: Guest) -> None:
             member = profile.member(struct, path)
             return member and member._replace(offset=member.offset + by)
 
-        return len(testimony(guest.kernel.space, profile.architecture, profile.symbols[0], known))
+        return len(testimony(guest.kernel.space, profile.architecture, profile.symbols, known))
 
     assert said(0) >= 25
     assert all(said(by) < said(0) / 2 for by in (-16, -8, -4, 4, 8, 16))
+
+
+def test_code_of_the_kernel_tells_variables(vm: lab.Machine, guest: Guest) -> None:
+    """Where symbols name a variable, its address is that which code tells; elsewhere it holds what the guest says."""
+    profile, space = guest.profile, guest.kernel.space
+    told = Variables(space, profile.init, Functions(space, profile.architecture, profile.symbols))
+    found = {one.name: address for one in VARIABLES if (address := told.address(one.name))}
+    assert found.keys() >= {
+        "modules",
+        "module_kset",
+        "modprobe_path",
+        "core_pattern",
+        "kprobe_table",
+        "ftrace_ops_list",
+    }
+    for name, address in found.items():
+        assert profile.symbols[0].address(name) in {None, address}, name
+    for name, file in {"modprobe_path": "modprobe", "core_pattern": "core_pattern"}.items():
+        said = vm.run(f"cat /proc/sys/kernel/{file}").output.strip()
+        assert space.string(GVA(found[name]), 128).decode() == said
 
 
 @pytest.mark.parametrize("device", ["armv7", "arm64", "x86-64"])

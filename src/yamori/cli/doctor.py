@@ -114,7 +114,7 @@ def _testimony(guest: Guest) -> tuple[dict[tuple[str, str], str], str]:
     if not profile.symbols:
         return {}, "there are no symbols, so that no function is known"
     try:
-        return testimony(guest.kernel.space, profile.architecture, profile.symbols[0], profile.member), ""
+        return testimony(guest.kernel.space, profile.architecture, profile.symbols, profile.member), ""
     except ProfileError as error:
         return {}, str(error)
 

@@ -88,14 +88,20 @@ def _is_foreign(module: Module) -> bool:
 def ftrace_ops(view: View) -> Iterator[int]:
     """Yield each ``struct ftrace_ops`` that is registered: ``ftrace_ops_list`` of ``kernel/trace/ftrace.c``.
 
+    ``ftrace_list_end`` is last, and calls nothing.
+
     Raises:
         NotChecked: The kernel does not name the list, or it does not end.
     """
     head, last = (view.profile.address(name) for name in ("ftrace_ops_list", "ftrace_list_end"))
-    if head is None or last is None:
+    if head is None:
         raise NotChecked("the kernel does not name ftrace_ops_list", hint="give --symbols")
-    for ops in chain(view, view.reader().pointer(head) or last, "ftrace_ops", "next", MOST_OPS):
-        if ops != last:
+    first = view.reader().pointer(head)
+    if not first:
+        raise NotChecked("ftrace_ops_list cannot be read")
+    nothing = view.named("ftrace_stub")  # what ftrace_list_end calls, which not every kernel names
+    for ops in chain(view, first, "ftrace_ops", "next", MOST_OPS):
+        if ops != last and view.pointer("ftrace_ops", "func", ops) not in nothing:
             yield ops
 
 

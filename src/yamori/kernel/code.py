@@ -11,7 +11,7 @@ what is said here confirms, it does not prove.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from yamori.address import GVA
@@ -46,8 +46,8 @@ class _Value(NamedTuple):
 _GIVEN = _Value(())
 """An argument, what a call returned, or the running task."""
 
-_STACK, _STACK_START = _Value((-1,)), _Value((-2,))
-"""The stack pointer; and ``current_thread_info()`` of 32-bit Arm before 5.16, at the start of the stack."""
+_STACK, _STACK_START, _NUMBER = _Value((-1,)), _Value((-2,)), _Value((-3,))
+"""The stack pointer; ``current_thread_info()`` of 32-bit Arm before 5.16, at the start of the stack; and 0."""
 
 _State = dict[str, _Value]
 """What is known, by the name of a register, or of a word on the stack."""
@@ -66,6 +66,7 @@ class _Machine(NamedTuple):
 
     Attributes:
         modes: capstone's names of the architecture and of its modes.
+        counter: The program counter, where instructions count from it; how far it is ahead of them (0: behind them).
         given: Registers that lead to something where a function begins.
         result: The register with a function's result.
         kept: Registers that a call leaves alone.
@@ -76,6 +77,7 @@ class _Machine(NamedTuple):
     """
 
     modes: tuple[str, ...]
+    counter: tuple[str, int]
     given: tuple[str, ...]
     result: str
     kept: frozenset[str]
@@ -90,24 +92,24 @@ def _numbered(letter: str, first: int, last: int) -> tuple[str, ...]:
 
 
 _ARM = _Machine(
-    ("ARM", "ARM"), _numbered("r", 0, 3), "r0", frozenset({*_numbered("r", 4, 8), "sb", "sl", "fp", "sp"}),
+    ("ARM", "ARM"), ("pc", 8), _numbered("r", 0, 3), "r0", frozenset({*_numbered("r", 4, 8), "sb", "sl", "fp", "sp"}),
     ("ldr",), ("str",), frozenset({"bl", "blx"}), frozenset({"b", "b.w", "bx", "pop"}),
 )  # fmt: skip
 _MACHINES: Mapping[str, _Machine] = {
     "arm": _ARM,
-    "thumb": _ARM._replace(modes=("ARM", "THUMB")),
+    "thumb": _ARM._replace(modes=("ARM", "THUMB"), counter=("pc", 4)),
     "aarch64": _Machine(
-        ("ARM64", "ARM"), _numbered("x", 0, 5), "x0", frozenset({*_numbered("x", 19, 28), "fp", "sp"}),
+        ("ARM64", "ARM"), ("", 0), _numbered("x", 0, 5), "x0", frozenset({*_numbered("x", 19, 28), "fp", "sp"}),
         ("ldr", "ldp", "ldur"), ("str", "stur"), frozenset({"bl", "blr"}), frozenset({"b", "br", "ret"}),
     ),
     "riscv64": _Machine(
-        ("RISCV", "RISCV64", "RISCVC"), (*_numbered("a", 0, 5), "tp"), "a0",
+        ("RISCV", "RISCV64", "RISCVC"), ("", 0), (*_numbered("a", 0, 5), "tp"), "a0",
         frozenset({*_numbered("s", 0, 11), "sp", "tp"}),
         ("ld", "lw", "lh", "lb", "c.ld", "c.lw"), ("sd", "sw"), frozenset({"jal", "jalr", "c.jalr"}),
         frozenset({"j", "c.j", "jr", "c.jr", "ret"}),
     ),
     "x86_64": _Machine(
-        ("X86", "64"), ("rdi", "rsi", "rdx", "rcx", "r8", "r9"), "rax",
+        ("X86", "64"), ("rip", 0), ("rdi", "rsi", "rdx", "rcx", "r8", "r9"), "rax",
         frozenset({*_numbered("r", 12, 15), "rbx", "rbp", "rsp"}), ("mov",), ("mov",), frozenset({"call"}),
         frozenset({"jmp", "ret"}),
     ),
@@ -117,6 +119,9 @@ _NEAR = (1 << 32) - 1
 
 _REGISTER, _IMMEDIATE, _MEMORY, _JUMP = 1, 2, 3, 1  # CS_OP_REG, CS_OP_IMM, CS_OP_MEM, CS_GRP_JUMP of capstone 4 and 5
 _STACK_POINTERS = frozenset({"sp", "rsp"})
+_HALVES = frozenset({"adrp", "movw", "lui", "auipc"})
+"""Instructions that make the first part of an address only."""
+
 _RISCV_STORES = frozenset({"sb", "sh", "sw", "sd", "fsw", "fsd"})
 _COMPRESSED = frozenset({"c.lw", "c.ld", "c.sw", "c.sd", "c.fld", "c.fsd"})
 _X86_32 = {f"e{name}": f"r{name}" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")}
@@ -140,6 +145,7 @@ class Code:
             raise ProfileError("capstone is not installed", hint="pip install 'yamori[code]'") from None
         self._space = space
         self._machine = _MACHINES[machine]
+        self._most = (1 << 32) - 1 if self._machine.modes[0] == "ARM" else (1 << 64) - 1
         family, *modes = self._machine.modes
         mode = sum(getattr(capstone, f"CS_MODE_{name}") for name in modes)
         self._decoder: Any = capstone.Cs(getattr(capstone, f"CS_ARCH_{family}"), mode)
@@ -154,13 +160,32 @@ class Code:
         Returns:
             The paths; none where its code cannot be read.
         """
+        return frozenset(path for path in self._swept(parts).paths if path[0] >= 0)
+
+    def addresses(self, *parts: range) -> frozenset[int]:
+        """Return the fixed addresses that a function uses: GVAs of variables, of other functions, and numbers.
+
+        Args:
+            parts: As of ``paths``.
+        """
+        used = self._swept(parts).paths
+        return frozenset(path[1] & self._most for path in used if len(path) > 1 and path[:1] == _NUMBER.path)
+
+    def _swept(self, parts: Sequence[range]) -> _Sweep:
         instructions = [instruction for part in parts for instruction in self._decoded(part)]
-        sweep = _Sweep(self._machine)
+        sweep = _Sweep(self._machine, self._word)
         for _ in range(PASSES):
             sweep.enter()
             for instruction in instructions:
                 sweep.step(instruction)
-        return frozenset(path for path in sweep.paths if path[0] >= 0)
+        return sweep
+
+    def _word(self, address: int) -> int | None:
+        """Return a word of 32 bits that lies among instructions."""
+        try:
+            return self._space.u32(GVA(address & self._most))
+        except Fault:
+            return None
 
     def _decoded(self, part: range) -> Iterator[Any]:
         try:
@@ -177,9 +202,10 @@ class _Sweep:
         paths: What it uses.
     """
 
-    def __init__(self, machine: _Machine) -> None:
+    def __init__(self, machine: _Machine, word: Callable[[int], int | None]) -> None:
         self.paths: set[Path] = set()
         self._machine = machine
+        self._word = word
         self._state: _State = {}
         self._reached = False
         self._after = 0
@@ -203,19 +229,25 @@ class _Sweep:
             return
         name, machine = instruction.mnemonic, self._machine
         operands = _operands(instruction)
+        counter, ahead = machine.counter
+        if counter:
+            at = (instruction.address + ahead) & ~3 if ahead else self._after
+            self._state[counter] = _NUMBER._replace(plus=at)
         if name in machine.calls:
             self._hand_on()
             self._state = {
-                place: value for place, value in self._state.items() if place in machine.kept or place[0] == "["
+                place: value for place, value in self._state.items() if place in machine.kept or place.startswith("[")
             }
             self._state[machine.result] = _GIVEN
             return
         self._note_jump(instruction, operands)
+        if name == "cmp" and operands[-1].kind == "number":
+            self.paths.add(_NUMBER.at(operands[-1].number))
         for place in self._places(operands):
             self.paths.add(place.at(0))
             if place.path == _STACK.path and (stored := self._stored(name, operands)) is not None:
                 self._set(_slot(place), self._state.get(stored))
-        known = dict(self._results(name, operands))
+        known = dict(self._results(instruction, operands))
         for register in {*self._written(instruction, operands), *known} - _STACK_POINTERS:
             self._set(register, known.get(register))
         if name in machine.leaves and (name != "pop" or any(operand.register == "pc" for operand in operands)):
@@ -252,8 +284,10 @@ class _Sweep:
     def _places(self, operands: list[_Operand]) -> Iterator[_Value]:
         """Yield the places in memory that an instruction uses, where they are known."""
         for operand in operands:
-            base = self._state.get(operand.register) if operand.kind == "memory" else None
-            if base is not None:
+            base = self._state.get(operand.register) if operand.kind in {"memory", "indexed"} else None
+            if operand.kind == "memory" and not operand.register:
+                base = _NUMBER
+            if base is not None and (operand.kind == "memory" or base.path == _NUMBER.path):
                 yield base._replace(plus=base.plus + operand.number)
 
     def _stored(self, name: str, operands: list[_Operand]) -> str | None:
@@ -263,8 +297,9 @@ class _Sweep:
             return None
         return next((operand.register for operand in operands if operand.kind == "register"), "")
 
-    def _results(self, name: str, operands: list[_Operand]) -> Iterator[tuple[str, _Value]]:
+    def _results(self, instruction: Any, operands: list[_Operand]) -> Iterator[tuple[str, _Value]]:
         """Yield the registers to which an instruction gives a known value."""
+        name = instruction.mnemonic
         registers = [operand.register for operand in operands if operand.kind == "register"]
         if not registers or operands[0].kind not in {"register", "other"}:
             return
@@ -281,13 +316,36 @@ class _Sweep:
                 yield registers[0], place
             elif place and name.startswith(self._machine.loads):
                 yield from self._loaded(name, registers, place)
+        elif (number := self._number(instruction, operands)) is not None:
+            if name.removeprefix("c.") not in _HALVES:
+                self.paths.add(_NUMBER.at(number))
+            yield registers[0], _NUMBER._replace(plus=number)
         elif value := self._state.get(registers[-1]):
             yield from self._moved(name, registers[0], value, operands[-1])
+
+    def _number(self, instruction: Any, operands: list[_Operand]) -> int | None:
+        """Return the number that an instruction puts into a register, or the part of an address."""
+        name, number = instruction.mnemonic.removeprefix("c."), operands[-1].number
+        if operands[-1].kind != "number":
+            return None
+        if name == "movt":
+            low = self._state.get(operands[0].register)
+            return low.plus & 0xFFFF | number << 16 if low and low.path == _NUMBER.path else None
+        if name in {"adr", "adrp", "movw", "movabs"} or (name == "mov" and len(operands) == 2):
+            return number
+        if name in {"lui", "auipc"}:
+            high = (number & 0xFFFFF ^ 0x80000) - 0x80000 << 12
+            return high + (instruction.address if name == "auipc" else 0)
+        return None
 
     def _loaded(self, name: str, registers: list[str], place: _Value) -> Iterator[tuple[str, _Value]]:
         """Yield what is loaded from a place: pairs by ``ldp`` and ``ldrd``."""
         if place.path == _STACK_START.path:
             yield registers[0], _GIVEN
+        elif place.path == _NUMBER.path and registers[0] not in _STACK_POINTERS and self._is_literal(place):
+            if (word := self._word(place.plus)) is not None:
+                self.paths.add(_NUMBER.at(word))
+                yield registers[0], _NUMBER._replace(plus=word)
         elif place.path == _STACK.path:
             if (kept := self._state.get(_slot(place))) is not None:
                 yield registers[0], kept
@@ -295,6 +353,10 @@ class _Sweep:
             size = {"ldp": 8, "ldrd": 4}.get(name)
             for index, register in enumerate(registers[:2] if size else registers[:1]):
                 yield register, _Value(place.at(index * (size or 0)))
+
+    def _is_literal(self, place: _Value) -> bool:
+        """Say whether what is loaded lies among a 32-bit Arm function's instructions."""
+        return self._machine.modes[0] == "ARM" and 0 <= place.plus - self._after < LONGEST
 
     def _moved(self, name: str, target: str, value: _Value, last: _Operand) -> Iterator[tuple[str, _Value]]:
         """Yield what a move or an addition makes of a value."""
@@ -304,7 +366,10 @@ class _Sweep:
         elif last.kind == "number" and kind.startswith("bic") and value.path[:1] in {_STACK.path, _STACK_START.path}:
             yield target, _STACK_START
         elif last.kind == "number" and kind in {"add", "addi", "add.w", "addw", "adds", "sub", "subs"}:
-            yield target, value._replace(plus=value.plus + (-last.number if kind.startswith("sub") else last.number))
+            sum_ = value._replace(plus=value.plus + (-last.number if kind.startswith("sub") else last.number))
+            if sum_.path == _NUMBER.path:
+                self.paths.add(sum_.at(0))
+            yield target, sum_
 
 
 def _slot(place: _Value) -> str:
@@ -336,8 +401,10 @@ def _operand(instruction: Any, operand: Any) -> _Operand:
     place = operand.mem
     if getattr(place, "segment", 0):
         return _Operand("per CPU")
-    if getattr(place, "index", 0) or not place.base:
-        return _Operand("other")
+    if not place.base:
+        return _Operand("memory", "", place.disp)
+    if getattr(place, "index", 0):
+        return _Operand("indexed", _name(instruction.reg_name(place.base)), place.disp)
     return _Operand("memory", _name(instruction.reg_name(place.base)), place.disp)
 
 

@@ -18,6 +18,7 @@ from yamori.kernel import uts as names
 from yamori.kernel.accounts import accounts
 from yamori.kernel.btf import BtfTypes
 from yamori.kernel.deferred import Deferred
+from yamori.kernel.functions import Functions
 from yamori.kernel.given import Given, link_slide, of_another_kernel
 from yamori.kernel.inference import infer
 from yamori.kernel.inferred import InferredTypes, offsets
@@ -34,6 +35,7 @@ from yamori.kernel.scan import Progress, scan
 from yamori.kernel.symbols import Symbols
 from yamori.kernel.types import Member, Types
 from yamori.kernel.uts import Uts
+from yamori.kernel.variables import Variables
 from yamori.kernel.vmcoreinfo import VmCoreInfo
 from yamori.memory.physical import PhysicalMemory, read_some
 from yamori.translation.space import AddressSpace
@@ -334,7 +336,7 @@ class Discovery:
         slide = self._slide(init, root, info)
         self._trust_tables(space, init)
         sources = [symbols for symbols in (self.given.at(slide), self.symbols) if symbols]
-        types = self._types(space, init)
+        types = self._types(space, init, root, sources)
         profile = Profile(
             init, root, uts, banner, sources, types, info, slide, kernel_text(sources), self.steps, self.doubts
         )
@@ -412,7 +414,7 @@ class Discovery:
         quick = infer(space, init, offsets(debug[0]))
         return infer(space, init) if quick.unknown or quick.disagreements(debug[0]) else quick
 
-    def _types(self, space: AddressSpace, init: InitTask) -> list[Types]:
+    def _types(self, space: AddressSpace, init: InitTask, root: Root, symbols: list[Symbols]) -> list[Types]:
         sources: list[Types] = [self.given.types] if self.given.types else []
         read = (
             (place, self.memo.types(self.memory, GPA(place), init.word_size))
@@ -439,7 +441,13 @@ class Discovery:
             self.doubt(f"{self.given.source} and what holds in memory disagree on {against}")
         known: list[Types] = [*sources, inferred]
         lookup = partial(_member, known)
-        finders = [programs(space, init, lookup), modules(space, init, self._address), accounts(space, init, lookup)]
+        by_code = Variables(space, init, Functions(space, root.architecture, symbols))
+        finders = [
+            programs(space, init, lookup),
+            modules(space, init, lambda name: self._address(name) or by_code.address(name)),
+            accounts(space, init, lookup),
+            *by_code.finders(),
+        ]
         return [*sources, Deferred(finders), inferred]
 
 

@@ -69,8 +69,7 @@ class Profile:
     @property
     def architecture(self) -> str:
         """The page-table format's architecture: ``arm``, ``aarch64``, ``riscv64`` or ``x86_64``."""
-        name = self.root.geometry.format
-        return "arm" if name.startswith("arm-") else name.replace("-", "_")
+        return self.root.architecture
 
     def member(self, struct: str, path: str) -> Member | None:
         """Return where ``path`` lies in ``struct``, from the most trusted source that knows; ``None`` if none does."""

@@ -94,6 +94,12 @@ class Root(NamedTuple):
     lists: int
 
     @property
+    def architecture(self) -> str:
+        """The page-table format's architecture: ``arm``, ``aarch64``, ``riscv64`` or ``x86_64``."""
+        name = self.geometry.format
+        return "arm" if name.startswith("arm-") else name.replace("-", "_")
+
+    @property
     def score(self) -> tuple[int, int]:
         """More is surer."""
         return len(self.anchors), self.lists

@@ -8,11 +8,11 @@ have put one into another, so that *not* to find an offset says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from yamori.kernel.code import Code, Path
 from yamori.kernel.deferred import Place
+from yamori.kernel.functions import Functions
 from yamori.kernel.symbols import Symbols
 from yamori.kernel.types import Member
 from yamori.translation.space import AddressSpace
@@ -22,9 +22,6 @@ SYSTEM_CALLS = ("sys_{}", "__se_sys_{}", "__do_sys_{}", "__arm64_sys_{}", "__ris
 
 MOST_PATHS = 32
 """Paths of a function that is still believed: one that uses a hundred members confirms any offset."""
-
-USUAL_SIZE = 512
-"""Bytes that are read of a function behind which no symbol is."""
 
 NARROW = 4
 """Bytes of a member of which a compiler may load a part: ``flags & PF_KTHREAD`` is a bit of one byte."""
@@ -85,59 +82,39 @@ WITNESSES = (
 
 
 def testimony(
-    space: AddressSpace, architecture: str, symbols: Symbols, known: Callable[[str, str], Member | None]
+    space: AddressSpace, architecture: str, symbols: Sequence[Symbols], known: Callable[[str, str], Member | None]
 ) -> dict[Place, str]:
     """Return the members that the kernel's code confirms, with the function that does.
 
     Args:
         space: The kernel's address space.
         architecture: As ``Profile.architecture`` names it.
-        symbols: Where functions lie.
+        symbols: Every source of symbols, the most trusted first.
         known: Where members are thought to lie.
 
     Raises:
         ProfileError: capstone is not installed.
     """
-    # A 32-bit Arm kernel is of one instruction set, but for its entries; read as the other it confirms nothing.
-    readings = ("arm", "thumb") if architecture == "arm" else (architecture,)
-    confirmed = (_Reader(Code(space, reading), symbols).confirmed(known) for reading in readings)
-    return max(confirmed, key=len)
+    functions = Functions(space, architecture, symbols)
+    found = {}
+    for witness in WITNESSES:
+        members = [known(struct, path) for struct, path in witness.chain]
+        whole = [member for member in members if member]
+        if len(whole) == len(members) and (function := _who_uses(functions, witness, whole)):
+            found[witness.chain[-1]] = function
+    return found
 
 
-class _Reader:
-    def __init__(self, code: Code, symbols: Symbols) -> None:
-        self._code = code
-        self._symbols = symbols
-        self._paths: dict[str, frozenset[Path]] = {}
-
-    def confirmed(self, known: Callable[[str, str], Member | None]) -> dict[Place, str]:
-        found = {}
-        for witness in WITNESSES:
-            members = [known(struct, path) for struct, path in witness.chain]
-            whole = [member for member in members if member]
-            if len(whole) == len(members) and (function := self._who_uses(witness, whole)):
-                found[witness.chain[-1]] = function
-        return found
-
-    def _who_uses(self, witness: Witness, members: list[Member]) -> str | None:
-        """Return the first function that uses the last member, by way of the others."""
-        *way, last = members
-        width = last.size if last.size <= NARROW else 1
-        wanted = {(*(member.offset for member in way), last.offset + at) for at in range(width)}
-        return next((name for name in _spelt(witness.functions) if not wanted.isdisjoint(self._used(name))), None)
-
-    def _used(self, name: str) -> frozenset[Path]:
-        if name not in self._paths:
-            # The compiler puts what is hardly ever reached into a function of its own.
-            paths = self._code.paths(*(part for half in (name, f"{name}.cold") if (part := self._text(half))))
-            self._paths[name] = paths if len(paths) <= MOST_PATHS else frozenset()
-        return self._paths[name]
-
-    def _text(self, name: str) -> range | None:
-        start = self._symbols.address(name)
-        if start is None:
-            return None
-        return range(start, self._symbols.next_address(start) or start + USUAL_SIZE)
+def _who_uses(functions: Functions, witness: Witness, members: list[Member]) -> str | None:
+    """Return the first function that uses the last member, by way of the others."""
+    *way, last = members
+    width = last.size if last.size <= NARROW else 1
+    wanted = {(*(member.offset for member in way), last.offset + at) for at in range(width)}
+    for name in _spelt(witness.functions):
+        paths = functions.paths(name)
+        if len(paths) <= MOST_PATHS and not wanted.isdisjoint(paths):
+            return name
+    return None
 
 
 def _spelt(functions: tuple[str, ...]) -> Iterator[str]:

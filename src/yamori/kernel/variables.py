@@ -1,0 +1,160 @@
+"""Addresses of the kernel's variables that no symbol names, from the code of functions that use them.
+
+Most kernels of devices name their functions only (no CONFIG_KALLSYMS_ALL), Debian's for Arm among them. But
+``get_kprobe`` reads ``kprobe_table``, so the table's address stands in its code (``yamori.kernel.code``). Of the
+addresses that the functions named here have in common, those count that lie in data the kernel may write, and that
+hold what such a variable must hold; if that is not exactly one, the variable is not known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from yamori.address import GVA
+from yamori.errors import Fault, ProfileError
+from yamori.kernel.deferred import Finder, Found
+from yamori.kernel.functions import Functions
+from yamori.kernel.init_task import InitTask
+from yamori.kernel.sample import Reader
+from yamori.translation.space import AddressSpace
+
+KPROBE_TABLE = 64
+"""``KPROBE_TABLE_SIZE`` of ``kernel/kprobes.c`` since 2.6."""
+
+LONGEST_TEXT = 256
+"""Bytes of ``modprobe_path`` (``KMOD_PATH_LEN``); ``core_pattern`` has half of that."""
+
+ROOT_IS_IDR = 4
+"""Of ``xa_flags``, and one mark more above the flags of allocation (``IDR_RT_MARKER`` of ``include/linux/idr.h``)."""
+
+_PATH = re.compile(rb"\|?/[\x20-\x7e]*\0")
+_PATTERN = re.compile(rb"[\x20-\x7e]+\0")
+
+Test = Callable[["_Memory", int], bool]
+
+
+class _Memory:
+    """What variables are told by.
+
+    Args:
+        space: The kernel's address space.
+        init: ``init_task``.
+    """
+
+    def __init__(self, space: AddressSpace, init: InitTask) -> None:
+        self.space = space
+        self.reader = Reader(space, init)
+        self.word = init.word_size
+
+    def is_data(self, address: int) -> bool:
+        """Say whether the kernel may write there, and not execute."""
+        try:
+            mapping = self.space.translate(GVA(address))
+        except Fault:
+            return False
+        return mapping.writable and not mapping.executable
+
+    def is_list(self, head: int) -> bool:
+        """Say whether a ``list_head`` is there whose neighbours link back."""
+        after, before = self.reader.pointer(head), self.reader.pointer(head + self.word)
+        if after is None or before is None:
+            return False
+        return self.reader.pointer(after + self.word) == head == self.reader.pointer(before)
+
+    def is_text(self, address: int, pattern: re.Pattern[bytes]) -> bool:
+        """Say whether a text starts there, of which the functions may use a later part, too."""
+        found = self.reader.read(address - 1, 1 + LONGEST_TEXT)
+        return found is not None and pattern.match(found, 1) is not None and not 0x20 <= found[0] <= 0x7E
+
+    def is_kprobe_table(self, address: int) -> bool:
+        """Say whether an array of ``hlist_head`` is there whose first entries link back."""
+        slots = range(address, address + KPROBE_TABLE * self.word, self.word)
+        firsts = [(slot, self.reader.pointer(slot)) for slot in slots]
+        return all(first is not None for _, first in firsts) and all(
+            self.reader.pointer(first + self.word) == slot for slot, first in firsts if first
+        )
+
+    def leads_to_data(self, address: int) -> bool:
+        """Say whether a pointer to what is no code is there."""
+        pointer = self.reader.pointer(address)
+        return bool(pointer) and self.is_data(pointer or 0)
+
+    def leads_to_list(self, address: int) -> bool:
+        """Say whether a pointer to a ``list_head`` is there: to a ``kset``, which begins with one."""
+        pointer = self.reader.pointer(address)
+        return bool(pointer) and self.is_list(pointer or 0)
+
+    def is_idr(self, address: int) -> bool:
+        """Say whether a ``struct idr`` is there: a lock of 32 bits, and flags."""
+        found = self.reader.read(address, 8)
+        flags = int.from_bytes(found[4:], "little") if found else 0
+        return flags & 0xFFFF == ROOT_IS_IDR and (flags >> 16).bit_count() == 1
+
+
+class Variable(NamedTuple):
+    """A variable, and how it is told.
+
+    Attributes:
+        name: Its name.
+        functions: All those of these that a kernel has use it.
+        test: Whether it can lie at an address.
+    """
+
+    name: str
+    functions: tuple[str, ...]
+    test: Test
+
+
+VARIABLES = (
+    Variable("modules", ("print_modules", "module_kallsyms_on_each_symbol"), _Memory.is_list),
+    Variable("module_kset", ("module_add_driver",), _Memory.leads_to_list),
+    Variable("modprobe_path", ("__request_module",), partial(_Memory.is_text, pattern=_PATH)),
+    Variable("core_pattern", ("do_coredump",), partial(_Memory.is_text, pattern=_PATTERN)),
+    Variable("uevent_helper", ("kobject_uevent_env",), partial(_Memory.is_text, pattern=_PATH)),
+    Variable("poweroff_cmd", ("poweroff_work_func",), partial(_Memory.is_text, pattern=_PATH)),
+    Variable("kprobe_table", ("get_kprobe",), _Memory.is_kprobe_table),
+    Variable("ftrace_ops_list", ("arch_ftrace_ops_list_func", "ftrace_ops_trampoline"), _Memory.leads_to_data),
+    Variable("prog_idr", ("bpf_prog_get_curr_or_next", "bpf_prog_free_id"), _Memory.is_idr),
+    Variable("map_idr", ("bpf_map_get_curr_or_next", "bpf_map_free_id"), _Memory.is_idr),
+    Variable("link_idr", ("bpf_link_by_id", "bpf_link_free"), _Memory.is_idr),
+)
+
+
+class Variables:
+    """Finds them, each when it is asked for.
+
+    Args:
+        space: The kernel's address space.
+        init: ``init_task``.
+        functions: The kernel's functions.
+    """
+
+    def __init__(self, space: AddressSpace, init: InitTask, functions: Functions) -> None:
+        self._memory = _Memory(space, init)
+        self._functions = functions
+
+    def finders(self) -> list[Finder]:
+        """Return what finds the variables, one each."""
+        return [Finder((), (one.name,), partial(self._find, one)) for one in VARIABLES]
+
+    def address(self, name: str) -> int | None:
+        """Return the GVA of one of the variables; ``None`` where it is not known."""
+        return next((self._find(one).addresses.get(name) for one in VARIABLES if one.name == name), None)
+
+    def _find(self, variable: Variable) -> Found:
+        found = Found({}, {}, {})
+        try:
+            used = [used for name in variable.functions if (used := self._functions.addresses(name))]
+        except ProfileError as error:
+            found.unknown[variable.name] = str(error)
+            return found
+        common = frozenset[int].intersection(*used) if used else frozenset()
+        fits = [at for at in common if self._memory.is_data(at) and variable.test(self._memory, at)]
+        if len(fits) == 1:
+            found.addresses[variable.name] = fits[0]
+        else:
+            found.unknown[variable.name] = f"{len(fits)} of {len(common)} addresses that functions use fit"
+        return found
