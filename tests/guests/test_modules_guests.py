@@ -68,6 +68,6 @@ def test_kernel_without_loaded_modules(vm: lab.Machine, guest: Guest) -> None:
         with yamori.open(vm.target, cache=False) as again:
             result = again.listing("modules")
         assert result.rows == []
-        assert result.complete == (guest.profile.symbols[0].address("modules") is not None)
+        assert result.complete  # symbols name the list, or the code of functions that use it
     finally:
         load(vm, *NAMES)

@@ -24,6 +24,9 @@ from yamori.detectors.view import View
 from yamori.errors import YamoriError
 from yamori.records import Finding
 
+UNNAMED = "give --symbols, or install capstone (pip install 'yamori[code]'), by which functions tell of variables"
+"""What helps where no symbol names one of the kernel's variables."""
+
 Look = Callable[[View], Iterator[Finding]]
 
 

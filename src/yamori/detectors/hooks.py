@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from yamori.detectors.detector import NotChecked
+from yamori.detectors.detector import UNNAMED, NotChecked
 from yamori.detectors.view import View
 from yamori.errors import YamoriError
 from yamori.records import Finding, Module, Severity
@@ -95,7 +95,7 @@ def ftrace_ops(view: View) -> Iterator[int]:
     """
     head, last = (view.profile.address(name) for name in ("ftrace_ops_list", "ftrace_list_end"))
     if head is None:
-        raise NotChecked("the kernel does not name ftrace_ops_list", hint="give --symbols")
+        raise NotChecked("the kernel does not name ftrace_ops_list", hint=UNNAMED)
     first = view.reader().pointer(head)
     if not first:
         raise NotChecked("ftrace_ops_list cannot be read")

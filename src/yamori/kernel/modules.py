@@ -2,7 +2,8 @@
 
 ``struct module`` begins, since before 3.10, with ``state``, ``list`` and ``name[MODULE_NAME_LEN]`` of 64 bytes less a
 word (``include/linux/module.h``). The head ``modules`` lies in the kernel's data: kallsyms names it only with
-``CONFIG_KALLSYMS_ALL``; otherwise it is the one list in that data whose entries have names of modules behind them.
+``CONFIG_KALLSYMS_ALL``; otherwise it is what functions that print it use, or the one list in that data whose
+entries have names of modules behind them.
 
 Where a module's code lies has had three forms, told apart by what must hold of every module on the list: the ``struct
 module`` itself lies in the module's own data.

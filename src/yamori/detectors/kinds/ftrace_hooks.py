@@ -15,7 +15,7 @@ MOST_NAMED = 3
 
 @detector(
     title="ftrace hooks",
-    needs="the symbol ftrace_ops_list, struct ftrace_ops from BTF or debug info, and the list of modules",
+    needs="the symbol ftrace_ops_list, or capstone; struct ftrace_ops from BTF or debug info, and the list of modules",
     misses="ftrace_ops taken off their list, whose patches inline-hooks looks for; the graph tracer's callees, BPF",
     attack=["T1014", "T1056.004"],
 )

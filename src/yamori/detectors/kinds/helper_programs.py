@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from yamori.detectors.detector import NotChecked, detector
+from yamori.detectors.detector import UNNAMED, NotChecked, detector
 from yamori.detectors.kinds.executables import SYSTEM, WRITABLE
 from yamori.detectors.view import View
 from yamori.records import Finding
@@ -15,7 +15,7 @@ LONGEST = 256  # KMOD_PATH_LEN; core_pattern has 128
 
 @detector(
     title="Programs that the kernel starts",
-    needs="symbols of the kernel's variables (CONFIG_KALLSYMS_ALL, or --symbols)",
+    needs="symbols of the kernel's variables, or of its functions and capstone",
     misses="a program that was replaced under its usual name",
     attack=["T1547", "T1068"],
 )
@@ -23,7 +23,7 @@ def helper_programs(view: View) -> Iterator[Finding]:
     """Look at the paths of the kernel's helpers."""
     places = {name: address for name in HELPERS if (address := view.profile.address(name))}
     if not places:
-        raise NotChecked("the kernel does not name modprobe_path and core_pattern", hint="give --symbols")
+        raise NotChecked("the kernel does not name modprobe_path and core_pattern", hint=UNNAMED)
     for name, place in places.items():
         said = view.reader().text(place, LONGEST)
         path = said.removeprefix("|").partition(" ")[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from yamori.detectors.detector import NotChecked, detector
+from yamori.detectors.detector import UNNAMED, NotChecked, detector
 from yamori.detectors.hooks import Hooks
 from yamori.detectors.view import View
 from yamori.records import Finding
@@ -19,7 +19,7 @@ RETURN_HANDLERS = ("handler", "entry_handler")
 
 @detector(
     title="kprobes",
-    needs="the symbol kprobe_table, struct kprobe from BTF or debug info, and the list of modules",
+    needs="the symbol kprobe_table, or capstone; struct kprobe from BTF or debug info, and the list of modules",
     misses="kprobes that were taken out of their table again",
     attack=["T1014", "T1056.004"],
 )
@@ -29,7 +29,7 @@ def kprobes(view: View) -> Iterator[Finding]:
     if view.profile.symbols and view.profile.address("register_kprobe") is None:
         return  # built without
     if table is None:
-        raise NotChecked("the kernel does not name kprobe_table", hint="give --symbols")
+        raise NotChecked("the kernel does not name kprobe_table", hint=UNNAMED)
     hooks = Hooks(view)
     link = view.profile.require("kprobe", "hlist").offset
     for index in range(BUCKETS):
