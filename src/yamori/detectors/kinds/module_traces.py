@@ -15,7 +15,7 @@ TAINTS = {12: "not built with this kernel (O)", 13: "without a valid signature (
 
 @detector(
     title="Hidden modules",
-    needs="where struct module keeps its object for sysfs; a module on the list, or module_kset by a symbol or capstone",
+    needs="where struct module keeps its kobject; a module on the list, or module_kset, by a symbol or capstone",
     misses="a module that left sysfs, too",
     attack=["T1014", "T1547.006"],
 )
