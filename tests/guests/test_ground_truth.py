@@ -130,6 +130,7 @@ def test_code_of_the_kernel_tells_variables(vm: lab.Machine, guest: Guest) -> No
         "kprobe_table",
         "ftrace_ops_list",
     }
+    assert "sys_call_table" in found or profile.architecture != "aarch64"
     for name, address in found.items():
         assert profile.symbols[0].address(name) in {None, address}, name
     for name, file in {"modprobe_path": "modprobe", "core_pattern": "core_pattern"}.items():

@@ -109,10 +109,14 @@ class Profile:
 
     def address(self, *names: str) -> int | None:
         """Return the GVA of the first of ``names`` that any source of symbols has, or that can be inferred."""
-        inferred = [types.address for types in self.types if isinstance(types, Deferred)]
-        sources = [*(symbols.address for symbols in self.symbols), *inferred]
+        sources = [*(symbols.address for symbols in self.symbols), self.inferred_address]
         found = (address for name in names for source in sources if (address := source(name)) is not None)
         return next(found, None)
+
+    def inferred_address(self, name: str) -> int | None:
+        """Return the GVA of a variable that can be inferred, whatever symbols say."""
+        sources = (types for types in self.types if isinstance(types, Deferred))
+        return next((address for types in sources if (address := types.address(name)) is not None), None)
 
     def symbol_at(self, address: int) -> tuple[str, int] | None:
         """Return (name, offset) of the nearest symbol at or before ``address``, or ``None`` below all of them."""

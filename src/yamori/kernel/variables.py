@@ -24,6 +24,9 @@ from yamori.translation.space import AddressSpace
 KPROBE_TABLE = 64
 """``KPROBE_TABLE_SIZE`` of ``kernel/kprobes.c`` since 2.6."""
 
+LEAST_CALLS = 32
+"""First entries of a system-call table that are all used, on every architecture."""
+
 LONGEST_TEXT = 256
 """Bytes of ``modprobe_path`` (``KMOD_PATH_LEN``); ``core_pattern`` has half of that."""
 
@@ -49,13 +52,20 @@ class _Memory:
         self.reader = Reader(space, init)
         self.word = init.word_size
 
-    def is_data(self, address: int) -> bool:
-        """Say whether the kernel may write there, and not execute."""
+    def is_data(self, address: int, *, constant: bool = False) -> bool:
+        """Say whether the kernel may write there, or only read it (``constant``), and not execute."""
         try:
             mapping = self.space.translate(GVA(address))
         except Fault:
             return False
-        return mapping.writable and not mapping.executable
+        return (constant or mapping.writable) and not mapping.executable
+
+    def is_code(self, address: int) -> bool:
+        """Say whether the kernel may execute what lies there."""
+        try:
+            return self.space.translate(GVA(address)).executable
+        except Fault:
+            return False
 
     def is_list(self, head: int) -> bool:
         """Say whether a ``list_head`` is there whose neighbours link back."""
@@ -76,6 +86,11 @@ class _Memory:
         return all(first is not None for _, first in firsts) and all(
             self.reader.pointer(first + self.word) == slot for slot, first in firsts if first
         )
+
+    def is_table(self, address: int) -> bool:
+        """Say whether the first words of an array lead to code: a system-call table has no holes there."""
+        words = [self.reader.pointer(address + at * self.word) for at in range(LEAST_CALLS)]
+        return all(word and self.is_code(word) for word in words)
 
     def leads_to_data(self, address: int) -> bool:
         """Say whether a pointer to what is no code is there."""
@@ -101,11 +116,13 @@ class Variable(NamedTuple):
         name: Its name.
         functions: All those of these that a kernel has use it.
         test: Whether it can lie at an address.
+        constant: Whether the kernel may be unable to write there.
     """
 
     name: str
     functions: tuple[str, ...]
     test: Test
+    constant: bool = False
 
 
 VARIABLES = (
@@ -117,6 +134,8 @@ VARIABLES = (
     Variable("poweroff_cmd", ("poweroff_work_func",), partial(_Memory.is_text, pattern=_PATH)),
     Variable("kprobe_table", ("get_kprobe",), _Memory.is_kprobe_table),
     Variable("ftrace_ops_list", ("arch_ftrace_ops_list_func", "ftrace_ops_trampoline"), _Memory.leads_to_data),
+    Variable("sys_call_table", ("do_el0_svc", "el0_svc_handler", "do_syscall_64"), _Memory.is_table, constant=True),
+    Variable("compat_sys_call_table", ("do_el0_svc_compat", "el0_svc_compat_handler"), _Memory.is_table, constant=True),
     Variable("prog_idr", ("bpf_prog_get_curr_or_next", "bpf_prog_free_id"), _Memory.is_idr),
     Variable("map_idr", ("bpf_map_get_curr_or_next", "bpf_map_free_id"), _Memory.is_idr),
     Variable("link_idr", ("bpf_link_by_id", "bpf_link_free"), _Memory.is_idr),
@@ -152,7 +171,8 @@ class Variables:
             found.unknown[variable.name] = str(error)
             return found
         common = frozenset[int].intersection(*used) if used else frozenset()
-        fits = [at for at in common if self._memory.is_data(at) and variable.test(self._memory, at)]
+        data = [at for at in common if self._memory.is_data(at, constant=variable.constant)]
+        fits = [at for at in data if variable.test(self._memory, at)]
         if len(fits) == 1:
             found.addresses[variable.name] = fits[0]
         else:

@@ -164,12 +164,15 @@ def _numbers(kernel: Kernel, table: str) -> dict[str, int]:
 
 
 def _by_symbol(kernel: Kernel, table: str, functions: dict[int, str]) -> Iterator[Table]:
-    """Yield what lies where each source of symbols has the table, the most trusted first."""
+    """Yield what lies where each source of symbols has the table, the most trusted first, and where its users do."""
     for name in TABLES[table]:
         for symbols in kernel.profile.symbols:
             start = symbols.address(name)
             if start is not None:
                 yield Table(start, _length(kernel, start, functions), f"symbol {name}")
+        used = kernel.profile.inferred_address(name)
+        if used is not None:
+            yield Table(used, _length(kernel, used, functions), f"{name} of the code that uses it")
 
 
 def _look(kernel: Kernel, table: str, functions: dict[int, str], numbers: dict[str, int]) -> Table:
