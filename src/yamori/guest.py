@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from yamori import targets
 from yamori.address import GPA, GVA
-from yamori.errors import Fault, NoKernelError, TargetError, YamoriError
+from yamori.errors import Fault, NoKernelError, ProfileError, TargetError, YamoriError
 from yamori.hypervisors.vm import Layout, VirtualMachine
 from yamori.kernel.given import Given
 from yamori.kernel.init_task import COMM_LENGTH, COMMS
@@ -203,7 +204,8 @@ def open_guest(
 
     Args:
         target: Such as ``qemu:/run/vm.sock`` or ``file:memory.raw``; without one, ``$YAMORI_TARGET`` or the only VM.
-        vmlinux: The maker's ``vmlinux`` with DWARF or BTF, or a profile that was made of it.
+        vmlinux: The maker's ``vmlinux`` with DWARF or BTF, a profile that was made of it, or a folder of profiles, of
+            which that of the kernel is taken.
         symbols: The maker's ``System.map``.
         ram_base: GPA of the first byte of RAM, where nothing on the host tells.
         cache: Whether to use, and to keep, what was learnt in earlier runs; see ``yamori.kernel.recall``.
@@ -214,12 +216,13 @@ def open_guest(
         NoKernelError: No running Linux kernel was found in it.
         ProfileError: The maker's files are unusable, or of another kernel.
     """
-    given = _given(vmlinux, symbols)
+    folder = Path(vmlinux) if vmlinux is not None and Path(vmlinux).is_dir() else None
+    given = _given(None if folder else vmlinux, symbols)
     vm = targets.attach(target, ram_base=ram_base)
     with _named(vm):
         if not vm.layouts:
             raise TargetError(vm.lacks[0] if vm.lacks else "its RAM cannot be reached")
-        return _open_best(vm, given, Store.usual(wanted=cache), progress)
+        return _open_best(vm, _Maker(given, folder), Store.usual(wanted=cache), progress)
 
 
 @contextmanager
@@ -258,7 +261,14 @@ def _given(vmlinux: str | Path | None, symbols: str | Path | None) -> Given:
     )
 
 
-def _open_best(vm: VirtualMachine, given: Given, store: Store, progress: Progress | None) -> Guest:
+class _Maker(NamedTuple):
+    """What the maker of the kernel gives, and a folder with the profiles of several."""
+
+    given: Given
+    folder: Path | None
+
+
+def _open_best(vm: VirtualMachine, maker: _Maker, store: Store, progress: Progress | None) -> Guest:
     """Open the VM with the first RAM layout under which its processes can be listed whole.
 
     Where none is flawless (a hostile guest, a list in motion), the one with the most processes is taken.
@@ -269,7 +279,7 @@ def _open_best(vm: VirtualMachine, given: Given, store: Store, progress: Progres
     try:
         for layout in vm.layouts:
             try:
-                guest = _open(vm, layout, given, store, progress)
+                guest = _open(vm, layout, maker, store, progress)
             except (NoKernelError, TargetError) as error:
                 failure = failure or error
                 continue
@@ -290,18 +300,28 @@ def _open_best(vm: VirtualMachine, given: Given, store: Store, progress: Progres
     return best
 
 
-def _open(vm: VirtualMachine, layout: Layout, given: Given, store: Store, progress: Progress | None) -> Guest:
+def _open(vm: VirtualMachine, layout: Layout, maker: _Maker, store: Store, progress: Progress | None) -> Guest:
     memory = HostMemory(layout, pid=vm.pid)
     subject = repr((vm.target, vm.name, memory.regions))
+    learnt = partial(learn, memory, base_known=vm.base_known, progress=progress, store=store, subject=subject)
     try:
-        return Guest(
-            vm,
-            memory,
-            learn(memory, given, base_known=vm.base_known, progress=progress, store=store, subject=subject),
-        )
+        kernel = learnt(maker.given)
+        if maker.folder:
+            kernel = learnt(_of_folder(maker.folder, kernel.profile))
+        return Guest(vm, memory, kernel)
     except BaseException:
         memory.close()
         raise
+
+
+def _of_folder(folder: Path, profile: Profile) -> Given:
+    from yamori.kernel.profiles import of_kernel  # noqa: PLC0415  rarely needed
+
+    if found := of_kernel(folder, profile):
+        return found
+    kernel = f"{profile.uts.release} {profile.uts.version}" if profile.uts else "a kernel of which nothing is known"
+    hint = "`yamori profile build` makes one of its vmlinux; without --vmlinux, memory alone is asked"
+    raise ProfileError(f"no profile of the kernel that runs is there: {kernel}", where=str(folder), hint=hint)
 
 
 def _rank(guest: Guest) -> tuple[bool, int]:

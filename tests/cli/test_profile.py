@@ -42,6 +42,24 @@ def test_a_running_kernel_becomes_a_profile_that_serves_it(run: Run, target: str
     assert "kthreadd" in listed.out
 
 
+def test_the_right_profile_of_a_folder_is_taken(run: Run, target: str, btf: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+    (folder / "a.txt").write_text("no profile")
+    assert run("profile", "import", str(btf), "-o", str(folder / "b.profile")).code == 0  # of nobody knows which kernel
+    ran = run("plist", target, "--vmlinux", str(folder))
+    assert ran.code == output.ERROR
+    assert "no profile of the kernel that runs is there: 6.1.0-9-test" in ran.err
+    assert run("profile", "export", target, "-o", str(folder / "c.profile")).code == 0
+    slide = next(row for row in run("doctor", target, "--vmlinux", str(folder), "--json").json()["rows"]
+                 if row["name"] == "KASLR slide")  # fmt: skip
+    assert (slide["where"], slide["confidence"]) == (str(folder / "c.profile"), "given")
+    whole = (folder / "c.profile").read_bytes()
+    (folder / "c.profile").write_bytes(whole[: len(whole) // 2])
+    ran = run("plist", target, "--vmlinux", str(folder))
+    assert (ran.code, "c.profile: a profile that is cut short" in ran.err) == (output.ERROR, True)
+
+
 def test_nothing_is_overwritten_unless_told(run: Run, btf: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.profile"
     path.write_text("mine")

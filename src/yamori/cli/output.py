@@ -31,7 +31,9 @@ Target = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Vmlinux = Annotated[str | None, typer.Option(metavar="FILE", help="The maker's vmlinux, or a profile of it.")]
+Vmlinux = Annotated[
+    str | None, typer.Option(metavar="FILE", help="The maker's vmlinux, a profile of it, or a folder of profiles.")
+]
 SystemMap = Annotated[str | None, typer.Option("--symbols", metavar="FILE", help="The maker's System.map.")]
 
 
