@@ -161,6 +161,81 @@ class Socket(Row, frozen=True):
     sock: Address
 
 
+class File(Row, frozen=True):
+    """One file that a process has open.
+
+    Attributes:
+        pid: The process (``task_struct.tgid``).
+        fd: Its file descriptor.
+        kind: ``file``, ``dir``, ``char``, ``block``, ``fifo``, ``socket``, ``link``, or ``anon`` for what is none.
+        mode: ``r``, ``w``, ``rw``; empty for one that only names a file (``O_PATH``).
+        position: Bytes from its start at which the next is read or written.
+        inode: Its number on its filesystem.
+        deleted: Whether it is no longer in its directory.
+        path: Where it lies in the guest's root, or what ``/proc/PID/fd`` calls it; ``None`` where it cannot be told.
+        file: Address of its ``struct file``.
+    """
+
+    pid: int
+    fd: int
+    kind: str
+    mode: str
+    position: int
+    inode: int
+    deleted: bool
+    path: str | None
+    file: Address
+
+
+class Mount(Row, frozen=True):
+    """One mount.
+
+    Attributes:
+        pid: The first process of its mount namespace.
+        id: Its number (``mnt_id``).
+        parent: The number of the mount that it is mounted on; its own where it is on none.
+        device: What it is mounted from.
+        path: Where it is mounted, in the guest's root; ``None`` where that cannot be told.
+        type: Its filesystem.
+        options: ``rw`` or ``ro``, ``nosuid`` and others, with commas.
+        namespace: Address of its ``struct mnt_namespace``.
+        mount: Address of its ``struct mount``.
+    """
+
+    pid: int
+    id: int
+    parent: int
+    device: str
+    path: str | None
+    type: str
+    options: str
+    namespace: Address
+    mount: Address
+
+
+class Mapping(Row, frozen=True):
+    """One mapping of a process's memory.
+
+    Attributes:
+        pid: The process (``task_struct.tgid``).
+        start: First address.
+        end: First address behind it.
+        mode: As in ``/proc/PID/maps``: ``rwx``, ``s`` for shared or ``p`` for private.
+        offset: Bytes from the start of what is mapped.
+        deleted: Whether the file is no longer in its directory.
+        path: The file, or ``[heap]``, ``[stack]`` and the like; empty for memory of no file; ``None`` where it cannot
+            be told.
+    """
+
+    pid: int
+    start: Address
+    end: Address
+    mode: str
+    offset: Address
+    deleted: bool
+    path: str | None
+
+
 class LogLine(Row, frozen=True):
     """One record of the kernel's log.
 

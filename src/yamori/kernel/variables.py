@@ -27,6 +27,9 @@ KPROBE_TABLE = 64
 LEAST_CALLS = 32
 """First entries of a system-call table that are all used, on every architecture."""
 
+LEAST_OPERATIONS = 12
+"""Functions of ``struct vm_operations_struct``, at least."""
+
 LONGEST_TEXT = 256
 """Bytes of ``modprobe_path`` (``KMOD_PATH_LEN``); ``core_pattern`` has half of that."""
 
@@ -92,6 +95,11 @@ class _Memory:
         words = [self.reader.pointer(address + at * self.word) for at in range(LEAST_CALLS)]
         return all(word and self.is_code(word) for word in words)
 
+    def is_operations(self, address: int) -> bool:
+        """Say whether a structure of functions is there, some of which may be NULL."""
+        words = [self.reader.pointer(address + at * self.word) for at in range(LEAST_OPERATIONS)]
+        return any(words) and all(word == 0 or (word and self.is_code(word)) for word in words)
+
     def leads_to_data(self, address: int) -> bool:
         """Say whether a pointer to what is no code is there."""
         pointer = self.reader.pointer(address)
@@ -136,6 +144,7 @@ VARIABLES = (
     Variable("ftrace_ops_list", ("arch_ftrace_ops_list_func", "ftrace_ops_trampoline"), _Memory.leads_to_data),
     Variable("sys_call_table", ("do_el0_svc", "el0_svc_handler", "do_syscall_64"), _Memory.is_table, constant=True),
     Variable("compat_sys_call_table", ("do_el0_svc_compat", "el0_svc_compat_handler"), _Memory.is_table, constant=True),
+    Variable("special_mapping_vmops", ("_install_special_mapping",), _Memory.is_operations, constant=True),
     Variable("prog_idr", ("bpf_prog_get_curr_or_next", "bpf_prog_free_id"), _Memory.is_idr),
     Variable("map_idr", ("bpf_map_get_curr_or_next", "bpf_map_free_id"), _Memory.is_idr),
     Variable("link_idr", ("bpf_link_by_id", "bpf_link_free"), _Memory.is_idr),

@@ -22,7 +22,10 @@ from yamori.translation.machine import walkers
 
 __all__ = ["MODULES", "WORD_SIZES", "build", "built", "probes", "unit"]
 
-MODULES = ("carving", "modules", "pids", "plist", "pointers", "programs", "sockets", "syscall")
+MODULES = (
+    "carving", "files", "maps", "modules", "mounts", "paths", "pids", "plist", "pointers", "programs", "sockets",
+    "syscall",
+)  # fmt: skip
 """The modules of this room that hold probes."""
 WORD_SIZES = (4, 8)
 _OURS = re.compile(r"[0-9a-f]{32}(-32|-64)?\.(pickle|so)")

@@ -17,8 +17,11 @@ if TYPE_CHECKING:  # the commands read the names here before they need any of th
     from yamori.records import Result
 
 LISTINGS = {
+    "files": "List what processes have open, and where it lies.",
     "log": "List what the kernel's ring buffer holds, as dmesg does.",
+    "maps": "List what processes have mapped into their memory.",
     "modules": "List the modules that the kernel's own list holds.",
+    "mounts": "List what is mounted where, in every mount namespace.",
     "sockets": "List the sockets that processes hold, with both ends.",
 }
 """Name → what it does, in a sentence."""

@@ -24,20 +24,17 @@ from yamori.llview.language import (
     helper,
     named,
     probe,
-    sizeof,
     trouble,
     u8,
     u16,
     u32,
     ulong,
-    word_at,
 )
 from yamori.llview.structures.lists import for_each_entry, list_head
+from yamori.probes.descriptors import files_struct, for_each_descriptor
 from yamori.probes.run import run_probe
 from yamori.records import Address, Result, Row, Socket
 
-MOST_FILES = 1 << 16
-"""Descriptors of one process that are looked at; ``sysctl_nr_open`` is 1 << 20, of which few use a hundredth."""
 KIND, SOCKET = 0o170000, 0o140000  # S_IFMT, S_IFSOCK
 INET, INET6, PACKET = 2, 10, 17
 
@@ -92,19 +89,6 @@ class file(Struct):  # noqa: N801
 
     f_inode: Ptr[inode]
     private_data: Ptr[socket]
-
-
-class fdtable(Struct):  # noqa: N801
-    """``include/linux/fdtable.h``."""
-
-    max_fds: u32
-    fd: ulong
-
-
-class files_struct(Struct):  # noqa: N801
-    """``include/linux/fdtable.h``."""
-
-    fdt: Ptr[fdtable]
 
 
 class task_struct(Struct):  # noqa: N801
@@ -197,29 +181,13 @@ def look(task: task_struct, fd: u32, opened: file) -> None:
                 give(task, fd, node.i_ino, held.type, one)
 
 
-@helper
-def open_files(task: task_struct) -> None:
-    """Go through the files of a process."""
-    held = task.files
-    if held != NULL:
-        table = held.fdt
-        count = table.max_fds
-        first = table.fd
-        if count > MOST_FILES:
-            trouble("a process has more files than are looked at", task)
-            count = MOST_FILES
-        for fd in range(count):
-            opened = word_at(first + ulong(fd) * sizeof(ulong))
-            if opened != 0:
-                look(task, fd, at(file, opened))
-
-
 @probe(row=Held)
 def held_sockets(kernel: Tasks) -> None:
     """Give out the sockets of all processes."""
     for task in for_each_entry(kernel.init_task.tasks, task_struct, "tasks"):
         with attempt() as unreadable:
-            open_files(task)
+            for fd, opened in for_each_descriptor(task.files):
+                look(task, fd, at(file, opened))
         if unreadable:
             trouble("the files of a process cannot be read", task, faulted=True)
 
