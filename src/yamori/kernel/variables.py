@@ -27,8 +27,11 @@ KPROBE_TABLE = 64
 LEAST_CALLS = 32
 """First entries of a system-call table that are all used, on every architecture."""
 
-LEAST_OPERATIONS = 12
+MOST_OPERATIONS = 12
 """Functions of ``struct vm_operations_struct``, at least."""
+
+LEGACY = 2
+"""Functions of ``legacy_special_mapping_vmops``: ``close`` and ``fault``."""
 
 LONGEST_TEXT = 256
 """Bytes of ``modprobe_path`` (``KMOD_PATH_LEN``); ``core_pattern`` has half of that."""
@@ -96,9 +99,10 @@ class _Memory:
         return all(word and self.is_code(word) for word in words)
 
     def is_operations(self, address: int) -> bool:
-        """Say whether a structure of functions is there, some of which may be NULL."""
-        words = [self.reader.pointer(address + at * self.word) for at in range(LEAST_OPERATIONS)]
-        return any(words) and all(word == 0 or (word and self.is_code(word)) for word in words)
+        """Say whether a structure of some functions is there, and of NULL; its neighbour has two (``legacy``)."""
+        words = [self.reader.pointer(address + at * self.word) for at in range(MOST_OPERATIONS)]
+        known = [word for word in words if word]
+        return len(known) > LEGACY and None not in words and all(map(self.is_code, known))
 
     def leads_to_data(self, address: int) -> bool:
         """Say whether a pointer to what is no code is there."""

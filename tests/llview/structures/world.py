@@ -66,6 +66,12 @@ def slots(word: int) -> dict[str, SlotFill]:
         "rb_node.__rb_parent_color": member(0, word),
         "rb_node.rb_right": member(word, word),
         "rb_node.rb_left": member(2 * word, word),
+        "maple_tree.ma_root": member(0, word),
+        **{
+            f"maple_{kind}.{name}": member(offset, size, stride=word)
+            for kind, ways in (("range_64", 128 // word), ("arange_64", {4: 21, 8: 10}[word]))
+            for name, offset, size in (("pivot", word, (ways - 1) * word), ("slot", ways * word, ways * word))
+        },
         "__per_cpu_offset": SlotFill(exists=True, offset=KERNEL[word] + 0x100),
     }
 
