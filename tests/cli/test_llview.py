@@ -229,7 +229,7 @@ def test_completion(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(file.parent)
     assert llview.complete_probe("pl") == ["plist"]
     assert llview.complete_probe("my") == ["my.py"]
-    assert llview.complete_probe("m") == ["modules", "my.py"]
+    assert llview.complete_probe("m") == ["maps", "modules", "mounted", "my.py"]
     assert llview.complete_probe(f"{file.parent}/") == [str(file)]
 
 
