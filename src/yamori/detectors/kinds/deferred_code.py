@@ -16,7 +16,7 @@ WAYS = {"kernel threads": threads, "work": works, "timers": timers, "high-resolu
 
 @detector(
     title="Code that is set to be called later",
-    needs="kthread, worker, timer_base, hrtimer and what they lead to, from BTF or debug info; kernel threads since 5.8, "
+    needs="kthread, worker, timer_base, hrtimer and what they lead to, from BTF or debug info; threads since 5.8, "
     "timers since 4.8",
     misses="code of a module on the list; timers of a CPU on which no process was made; tasklets, RCU callbacks and "
     "io_uring's workers",

@@ -89,7 +89,9 @@ static int __init start(void)
 {
 	int error = lab_only();
 
-	error = error ? error : begin();
+	if (error)
+		return error;
+	error = begin();
 	if (!error)
 		hide();
 	return error;
