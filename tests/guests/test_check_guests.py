@@ -65,6 +65,7 @@ def test_clean(guest: Guest) -> None:
     unknown = set()
     if not has_btf(guest):
         unknown |= {
+            "deferred-code",
             "foreign-modules",
             "ftrace-hooks",
             "hidden-processes",

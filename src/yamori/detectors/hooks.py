@@ -14,6 +14,22 @@ SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
 OUT_OF_TREE, UNSIGNED = 1 << 12, 1 << 13
 """``TAINT_OOT_MODULE`` and ``TAINT_UNSIGNED_MODULE`` of ``include/linux/panic.h``."""
 
+BEHIND = 16 << 20
+"""Bytes behind the text that are the image's, where nothing tells: functions that are used once branch to the init
+sections."""
+
+
+def image_of(view: View) -> range:
+    """Return where the kernel's text may lead: its image, from its text on.
+
+    Raises:
+        NotChecked: It is not known where its text is.
+    """
+    text = view.profile.text
+    if text is None:
+        raise NotChecked("the bounds of the kernel's text are not known")
+    return range(text.start, view.kernel.image[-1].stop if view.kernel.image else text.stop + BEHIND)
+
 
 class Hooks:
     """Judges what is called.

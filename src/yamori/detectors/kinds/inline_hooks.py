@@ -8,16 +8,13 @@ from collections.abc import Iterator
 from yamori.address import GVA
 from yamori.detectors.branches import READERS, WINDOW, branches
 from yamori.detectors.detector import NotChecked, detector
-from yamori.detectors.hooks import trampolines
+from yamori.detectors.hooks import image_of, trampolines
 from yamori.detectors.view import View
 from yamori.errors import Fault
 from yamori.records import Finding
 
 CHUNK = 1 << 20
 MOST_TEXT = 128 << 20
-BEHIND = 16 << 20
-"""Bytes behind the text that are the image's, where nothing tells: functions that are used once branch to the init
-sections."""
 
 
 @detector(
@@ -32,7 +29,7 @@ def inline_hooks(view: View) -> Iterator[Finding]:
     reader = READERS.get(view.profile.root.geometry.format)
     if text is None or reader is None or len(text) > MOST_TEXT:
         raise NotChecked("the bounds of the kernel's text are not known")
-    own = range(text.start, view.kernel.image[-1].stop if view.kernel.image else text.stop + BEHIND)
+    own = image_of(view)
     entries = sorted({address for symbols in view.profile.symbols for address in symbols.addresses(text)})
     known = trampolines(view)
     seen = 0

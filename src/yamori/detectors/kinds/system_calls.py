@@ -19,8 +19,8 @@ REMEDY = "Treat the device as taken over: preserve its memory, isolate it, and r
 @detector(
     title="System calls that lead elsewhere",
     needs="the system-call table and the bounds of the kernel's text",
-    misses="an entry that leads to another system call, hooks behind a function's entry, and calls that x86-64 makes "
-    "past the table since 6.9 (x64_sys_call)",
+    misses="an entry that leads to another system call, and hooks behind a function's entry; "
+    "x86-64 calls past the table since 6.9, which dispatched-calls looks at",
     attack=["T1014", "T1056.004"],
 )
 def system_calls(view: View) -> Iterator[Finding]:
