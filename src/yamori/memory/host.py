@@ -19,9 +19,9 @@ from typing import Self
 from yamori.address import GPA
 from yamori.errors import MemoryFault, TargetError
 from yamori.hypervisors.process import Mapping, mappings
-from yamori.hypervisors.vm import Layout, RamSegment, SegmentKind
+from yamori.hypervisors.vm import Layout, Missing, PackedSegment, RamSegment, SegmentKind
 from yamori.memory.physical import HostExtent, Region
-from yamori.memory.source import Missing, PackedSegment, file_data
+from yamori.memory.source import file_data
 
 _PAGE = mmap.PAGESIZE
 _GAP = 16 * _PAGE
@@ -197,6 +197,14 @@ class HostMemory:
             )
             for span in self._spans
         )
+
+    def forget(self) -> bool:
+        """Let what is asked for over a line be asked for anew; return whether there is such a thing."""
+        slow = False
+        for span in self._spans:
+            drop: Callable[[], bool] | None = getattr(span.packed and span.packed.source, "forget", None)
+            slow |= bool(drop and drop())
+        return slow
 
     def _find(self, gpa: int, size: int) -> _Span | None:
         return next((span for span in self._spans if span.gpa <= gpa and gpa + size <= span.end), None)

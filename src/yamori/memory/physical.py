@@ -76,6 +76,15 @@ def host_extents(memory: PhysicalMemory) -> tuple[HostExtent, ...] | None:
     return tell() if tell else None
 
 
+def forget(memory: PhysicalMemory) -> bool:
+    """Let a memory that keeps what it read, since it comes over a slow line, read it anew from now on.
+
+    Such a memory has a method ``forget``, which says whether it is one.
+    """
+    drop: Callable[[], bool] | None = getattr(memory, "forget", None)
+    return bool(drop and drop())
+
+
 def read_some(memory: PhysicalMemory, gpa: int, size: int) -> bytes:
     """Read up to ``size`` bytes at ``gpa``, fewer where the RAM region ends, none outside RAM."""
     for region in memory.regions:
