@@ -260,6 +260,10 @@ class Memory:
         self._deadline = time.monotonic() + PATIENCE_S
         return True
 
+    def close(self) -> None:
+        """Let go of the console, which others may want."""
+        self._console.close()
+
     def read(self, size: int, offset: int) -> bytes:
         """Return ``size`` bytes at the GPA ``offset``.
 

@@ -65,6 +65,7 @@ class Line:
             TargetError: The other end is gone, or takes nothing.
         """
         end = time.monotonic() + ECHO_S
+        self._check()
         try:
             while data:
                 if not select.select([], [self._fd], [], max(0.0, end - time.monotonic()))[1]:
@@ -79,6 +80,7 @@ class Line:
         Raises:
             TargetError: The other end is gone.
         """
+        self._check()
         try:
             if not select.select([self._fd], [], [], max(0.0, timeout))[0]:
                 return b""
@@ -88,6 +90,10 @@ class Line:
         if not data:
             raise TargetError("the console was closed", where=self.where, hint="does the hypervisor still run?")
         return data
+
+    def _check(self) -> None:
+        if not self.close.alive:  # its number may be another file's by now
+            raise TargetError("the console was let go of", where=self.where, hint="attach again")
 
     def _gone(self, error: OSError) -> TargetError:
         return TargetError(f"the console is gone: {error.strerror}", where=self.where)

@@ -120,6 +120,10 @@ class HostMemory:
 
     def close(self) -> None:
         """Close everything; a second time does nothing. A mapping goes once no run of native code uses it."""
+        for span in self._spans:
+            close: Callable[[], object] | None = getattr(span.packed and span.packed.source, "close", None)
+            if close:  # of a line: somebody else may want it
+                close()
         self._spans = []
         self._last = None
         for fd in self._files.values():
