@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import stat
-import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
@@ -30,9 +29,10 @@ BLOCK = 256
 MOST_AT_ONCE = 64 * BLOCK
 """Bytes that one command is asked for: what is garbled has to be asked for again."""
 
-ATTACHING_S = 600.0
-PATIENCE_S = 60.0
-"""Seconds for which memory is read while attaching, and in one run of a probe; then it is no longer given."""
+MOST_ATTACHING = 8 << 20
+MOST_A_RUN = 256 << 10
+"""Bytes that are read while attaching, and in one run of a probe; then memory is no longer given. A hundred processes
+take 100 KB; what reads all of the kernel's text, or of RAM, would take minutes to hours, and is told so at once."""
 
 REAL, MEMORY, RAM = 0x1, 0x8, 0x100
 """Flags of a region (``VMM_REGION_REAL``, ``_MEMORY``, ``_ISRAM`` of ``core/include/vmm_manager.h``)."""
@@ -252,12 +252,12 @@ class Memory:
         self._console = console
         self._guest = guest
         self._blocks: dict[int, bytes] = {}
-        self._deadline = time.monotonic() + ATTACHING_S
+        self._left = MOST_ATTACHING
 
     def forget(self) -> bool:
-        """Forget what was read: a new run has to see the guest as it is now. Its time begins, too."""
+        """Forget what was read: a new run has to see the guest as it is now. It has its own share, too."""
         self._blocks.clear()
-        self._deadline = time.monotonic() + PATIENCE_S
+        self._left = MOST_A_RUN
         return True
 
     def close(self) -> None:
@@ -268,11 +268,14 @@ class Memory:
         """Return ``size`` bytes at the GPA ``offset``.
 
         Raises:
-            Missing: The hypervisor does not give them, or not in time.
+            Missing: The hypervisor does not give them, or they are more than a run's share.
             TargetError: The console is dead, or what it says cannot be trusted.
         """
         first, last = offset // BLOCK, (offset + size - 1) // BLOCK
         wanted = [number for number in range(first, last + 1) if number not in self._blocks]
+        if len(wanted) * BLOCK > self._left:
+            raise Missing("more than a console gives in time")
+        self._left -= len(wanted) * BLOCK
         for start, behind in _runs(wanted):
             self._read(start, behind)
         data = b"".join(self._blocks[number] for number in range(first, last + 1))
@@ -280,8 +283,6 @@ class Memory:
         return data[skip : skip + size]
 
     def _read(self, start: int, behind: int) -> None:
-        if time.monotonic() > self._deadline:
-            raise Missing("more than a console gives in time")
         gpa, size = start * BLOCK, (behind - start) * BLOCK
         command = f"guest dumpmem {self._guest} {gpa:#x} {size}"
         data = self._console.ask(command, partial(read_words, gpa=gpa, size=size))

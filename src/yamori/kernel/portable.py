@@ -27,6 +27,9 @@ from yamori.kernel.types import Provenance
 
 HEAD = b"yamori-profile 1\n"
 KIND = b"yamori-profile "
+UTS_NAME = "init_uts_ns.name"
+"""What is known of ``init_uts_ns`` where no types tell how far before it that begins."""
+
 MOST = 512 << 20
 """Bytes of a profile, unpacked; that of a distribution's kernel has 12 MB."""
 
@@ -320,8 +323,9 @@ def _proved(profile: Profile) -> dict[str, int]:
     if profile.banner_gpa is not None:
         proved["linux_banner"] = profile.banner_gpa + init.image_offset
     name = profile.member("uts_namespace", "name")
-    if name and profile.uts and profile.uts.proved:
-        proved["init_uts_ns"] = profile.uts.gpa + init.image_offset - name.offset
+    if profile.uts and profile.uts.proved:
+        place = profile.uts.gpa + init.image_offset
+        proved |= {"init_uts_ns": place - name.offset} if name else {UTS_NAME: place}
     return proved
 
 

@@ -14,6 +14,7 @@ from yamori.kernel.given import Given
 from yamori.kernel.inferred import offsets
 from yamori.kernel.init_task import COMM_LENGTH, COMMS
 from yamori.kernel.kernel import Kernel
+from yamori.kernel.portable import UTS_NAME
 from yamori.kernel.recall import STEP
 from yamori.kernel.root import Named
 from yamori.kernel.scan import Progress
@@ -36,13 +37,12 @@ def attach(memory: PhysicalMemory, given: Given, progress: Progress | None = Non
         ProfileError: It does not give both, or is of another kernel.
         NoKernelError: No such kernel runs.
     """
-    names = ("init_task", "init_uts_ns", "linux_banner")
-    linked = {name: given.symbols.address(name) for name in names} if given.symbols else {}
     comm = given.types.member("task_struct", "comm") if given.types else None
-    root = next((at for name in ROOT_NAMES if given.symbols and (at := given.symbols.address(name))), None)
-    if given.types is None or comm is None or root is None or None in linked.values() or not linked:
+    if given.types is None or comm is None:
         raise ProfileError(NEEDED, where=given.source, hint=HINT)
-    init, uts, banner = (linked[name] or 0 for name in names)
+    init, uts, banner, root = (
+        _linked(given, *names) for names in (("init_task",), ("init_uts_ns", UTS_NAME), ("linux_banner",), ROOT_NAMES)
+    )
     discovery = Discovery(memory, given, likely=offsets(given.types), searching=False)
     with discovery.step("places in 2 MB") as outcome:
         found = _places(memory, (init + comm.offset) % STEP, progress)
@@ -59,6 +59,15 @@ def attach(memory: PhysicalMemory, given: Given, progress: Progress | None = Non
     discovery.root = Named(given.source, discovery.candidates[0].gva + root - init)
     discovery.find_root()
     return discovery.conclude()
+
+
+def _linked(given: Given, *names: str) -> int:
+    """Return where the first of some symbols was linked."""
+    for name in names:
+        address = given.symbols.address(name) if given.symbols else None
+        if address is not None:
+            return address
+    raise ProfileError(NEEDED, where=given.source, hint=HINT)
 
 
 def _places(memory: PhysicalMemory, within: int, progress: Progress | None) -> list[int]:
