@@ -207,7 +207,7 @@ class Guest:
     def _check(self) -> None:
         """Make sure that the VM, and the kernel that is known, are still there."""
         self._memory.check_alive()
-        forget(self._memory)
+        forget(self._memory, renew=True)
         if not _still_there(self.kernel):
             raise TargetError("the guest has rebooted, or its kernel is gone", hint="attach to it again")
 

@@ -336,8 +336,8 @@ def test_endless_output_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_memory_that_takes_too_long_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with on_socket(FakeXvisor(RAM), tmp_path / "s") as target:
         memory = memory_of(target)
-        monkeypatch.setattr(xvisor, "MOST_A_RUN", 255)
-        memory.forget()
+        monkeypatch.setattr(xvisor, "MOST_A_LOOK", 255)
+        memory.forget(renew=True)
         with pytest.raises(MemoryFault, match="in time"):
             memory.read(GPA(0x4000_0000), 16)
 

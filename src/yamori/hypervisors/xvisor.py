@@ -30,9 +30,9 @@ MOST_AT_ONCE = 64 * BLOCK
 """Bytes that one command is asked for: what is garbled has to be asked for again."""
 
 MOST_ATTACHING = 8 << 20
-MOST_A_RUN = 256 << 10
-"""Bytes that are read while attaching, and in one run of a probe; then memory is no longer given. A hundred processes
-take 100 KB; what reads all of the kernel's text, or of RAM, would take minutes to hours, and is told so at once."""
+MOST_A_LOOK = 512 << 10
+"""Bytes that are read while attaching, and for one command or detector; then memory is no longer given. A hundred
+processes take 100 KB; what reads all of the kernel's text, or of RAM, would take minutes to hours, and is told so."""
 
 REAL, MEMORY, RAM = 0x1, 0x8, 0x100
 """Flags of a region (``VMM_REGION_REAL``, ``_MEMORY``, ``_ISRAM`` of ``core/include/vmm_manager.h``)."""
@@ -254,10 +254,15 @@ class Memory:
         self._blocks: dict[int, bytes] = {}
         self._left = MOST_ATTACHING
 
-    def forget(self) -> bool:
-        """Forget what was read: a new run has to see the guest as it is now. It has its own share, too."""
+    def forget(self, *, renew: bool = False) -> bool:
+        """Forget what was read: a new run has to see the guest as it is now.
+
+        Args:
+            renew: Whether a new look begins, which has its own share of what may be read.
+        """
         self._blocks.clear()
-        self._left = MOST_A_RUN
+        if renew:
+            self._left = MOST_A_LOOK
         return True
 
     def close(self) -> None:
@@ -268,7 +273,7 @@ class Memory:
         """Return ``size`` bytes at the GPA ``offset``.
 
         Raises:
-            Missing: The hypervisor does not give them, or they are more than a run's share.
+            Missing: The hypervisor does not give them, or they are more than a look's share.
             TargetError: The console is dead, or what it says cannot be trusted.
         """
         first, last = offset // BLOCK, (offset + size - 1) // BLOCK

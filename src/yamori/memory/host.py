@@ -202,12 +202,16 @@ class HostMemory:
             for span in self._spans
         )
 
-    def forget(self) -> bool:
-        """Let what is asked for over a line be asked for anew; return whether there is such a thing."""
+    def forget(self, *, renew: bool = False) -> bool:
+        """Let what is asked for over a line be asked for anew; return whether there is such a thing.
+
+        Args:
+            renew: As ``physical.forget`` has it.
+        """
         slow = False
         for span in self._spans:
-            drop: Callable[[], bool] | None = getattr(span.packed and span.packed.source, "forget", None)
-            slow |= bool(drop and drop())
+            drop: Callable[..., bool] | None = getattr(span.packed and span.packed.source, "forget", None)
+            slow |= bool(drop and drop(renew=renew))
         return slow
 
     def _find(self, gpa: int, size: int) -> _Span | None:
