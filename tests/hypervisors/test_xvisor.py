@@ -89,7 +89,9 @@ def test_serial_device(tmp_path: Path) -> None:
         xvisor.attach("/dev/null")
 
 
-def test_kernel_is_found_with_few_reads(guest: Guest, maker: Path, tmp_path: Path) -> None:
+def test_kernel_is_found_with_few_reads(
+    guest: Guest, maker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake = FakeXvisor(guest.memory())
     with on_socket(fake, tmp_path / "s") as target, yamori.open(target, vmlinux=maker) as opened:
         result = opened.plist()
@@ -97,6 +99,11 @@ def test_kernel_is_found_with_few_reads(guest: Guest, maker: Path, tmp_path: Pat
         assert shown(result) == guest.rows()
         report = opened.check(only=["carved-processes"])
         assert "console" in report.not_checked[0][1], "what reads all of RAM is not checked, and says why"
+        assert opened.check(only=["shared-credentials"]).ran == ["shared-credentials"]
+        monkeypatch.setattr(xvisor, "MOST_A_LOOK", 16 << 10)
+        report = opened.check(only=["shared-credentials"])
+        assert report.not_checked, "what was not read is not clean"
+        assert not report.ran
     dumps = sum(command.startswith("guest dumpmem") for command in fake.ran)
     assert dumps < 1200
 

@@ -34,6 +34,8 @@ MOST_A_LOOK = 512 << 10
 """Bytes that are read while attaching, and for one command or detector; then memory is no longer given. A hundred
 processes take 100 KB; what reads all of the kernel's text, or of RAM, would take minutes to hours, and is told so."""
 
+TOO_MUCH = "more than a console gives in time"
+
 REAL, MEMORY, RAM = 0x1, 0x8, 0x100
 """Flags of a region (``VMM_REGION_REAL``, ``_MEMORY``, ``_ISRAM`` of ``core/include/vmm_manager.h``)."""
 
@@ -253,6 +255,7 @@ class Memory:
         self._guest = guest
         self._blocks: dict[int, bytes] = {}
         self._left = MOST_ATTACHING
+        self._refused = False
 
     def forget(self, *, renew: bool = False) -> bool:
         """Forget what was read: a new run has to see the guest as it is now.
@@ -262,7 +265,7 @@ class Memory:
         """
         self._blocks.clear()
         if renew:
-            self._left = MOST_A_LOOK
+            self._left, self._refused = MOST_A_LOOK, False
         return True
 
     def close(self) -> None:
@@ -279,7 +282,8 @@ class Memory:
         first, last = offset // BLOCK, (offset + size - 1) // BLOCK
         wanted = [number for number in range(first, last + 1) if number not in self._blocks]
         if len(wanted) * BLOCK > self._left:
-            raise Missing("more than a console gives in time")
+            self._refused = True
+            raise Missing(TOO_MUCH)
         self._left -= len(wanted) * BLOCK
         for start, behind in _runs(wanted):
             self._read(start, behind)
@@ -295,9 +299,13 @@ class Memory:
             at = (number - start) * BLOCK
             self._blocks[number] = data[at : at + BLOCK]
 
+    def lacks(self) -> str:
+        """Say what was asked for, and not given, since the share was renewed; empty where nothing was."""
+        return f"it reads {TOO_MUCH}" if self._refused else ""
+
     def data(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Refuse: whoever asks means to read all of RAM, which would take hours."""
-        raise Missing(f"{(end - start) >> 20} MB, more than a console gives in time")
+        raise Missing(f"{(end - start) >> 20} MB, {TOO_MUCH}")
 
 
 def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
@@ -346,7 +354,7 @@ def read_rows(answer: Answer) -> list[str]:
     if len(ends) != 1 or lines[-1] != ends[0]:
         raise Garbled("no end of an exported command")
     if ends[0][0] == "=":
-        rows = [line for line in lines if line[0] in "PSB"]
+        rows = [line for line in lines if line[0] in "PSBF"]
         if not answer.ok or ends[0].split(" ")[1] != str(len(rows)):
             raise Garbled("not as many lines as there should be")
     return lines
@@ -354,7 +362,7 @@ def read_rows(answer: Answer) -> list[str]:
 
 def _commands(console: Console, guest: str) -> Inside | None:
     """Return the exported commands, if the hypervisor has them."""
-    there = console.ask("ids help", lambda answer: _says(answer, "Usage:", "   ids plist "))
+    there = console.ask("ids help", lambda answer: _says(answer, "Usage:", "   ids help"))
     return Inside(console, guest) if there else None
 
 

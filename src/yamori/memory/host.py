@@ -214,6 +214,14 @@ class HostMemory:
             slow |= bool(drop and drop(renew=renew))
         return slow
 
+    def lacks(self) -> str:
+        """Say what is missing of what was asked for over a line; empty where nothing is."""
+        for span in self._spans:
+            tell: Callable[[], str] | None = getattr(span.packed and span.packed.source, "lacks", None)
+            if tell and (said := tell()):
+                return said
+        return ""
+
     def _find(self, gpa: int, size: int) -> _Span | None:
         return next((span for span in self._spans if span.gpa <= gpa and gpa + size <= span.end), None)
 

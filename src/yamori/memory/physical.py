@@ -89,6 +89,12 @@ def forget(memory: PhysicalMemory, *, renew: bool = False) -> bool:
     return bool(drop and drop(renew=renew))
 
 
+def lacks(memory: PhysicalMemory) -> str:
+    """Say what a memory that comes over a slow line did not give since its share was renewed; empty where nothing."""
+    tell: Callable[[], str] | None = getattr(memory, "lacks", None)
+    return tell() if tell else ""
+
+
 def read_some(memory: PhysicalMemory, gpa: int, size: int) -> bytes:
     """Read up to ``size`` bytes at ``gpa``, fewer where the RAM region ends, none outside RAM."""
     for region in memory.regions:
