@@ -18,6 +18,8 @@ from yamori.kernel import portable
 from yamori.memory.host import HostMemory
 from yamori.probes.syscall import find_table
 
+pytestmark = pytest.mark.guest
+
 
 @pytest.mark.parametrize("device", ["arm64", "armv7-lpae"])
 def test_rows_over_a_console_are_those_of_the_host(device: str, tmp_path: Path) -> None:
