@@ -165,6 +165,46 @@ def test_error_of_an_exported_command_is_told(tmp_path: Path) -> None:
             opened.banner()
 
 
+CHECKED = [
+    "F process 12 0 evil \\x1b name",
+    "F missing watchdogd",
+    "F syscall 59 0xffff800000001234",
+    "F code 60 0xffff800008010000",
+]
+
+
+def test_exported_check_is_a_report_of_what_it_is(tmp_path: Path) -> None:
+    fake = FakeXvisor(RAM, lambda command: [*CHECKED, "= 4 99"] if command == "check" else LINES[command])
+    with on_socket(fake, tmp_path / "s") as target, yamori.open(target) as opened:
+        report = opened.check()
+        assert [(one.detector, one.subject) for one in report.findings] == [
+            ("unknown-process", "process 12"),
+            ("unknown-process", "missing watchdogd"),
+            ("system-calls", "system call 59"),
+            ("inline-hooks", "code of system call 60"),
+        ]
+        assert [name for name, _ in report.not_checked] == ["all other detectors"]
+        with pytest.raises(ProfileError):
+            opened.check(only=["hidden-processes"])
+    fake = FakeXvisor(RAM, lambda command: ["N process", "E given up"])
+    with on_socket(fake, tmp_path / "t") as target, yamori.open(target) as opened:
+        report = opened.check()
+        assert (report.findings, report.ran) == ([], [])
+        assert ("ids check", "given up") in report.not_checked
+        assert {name for name, _ in report.not_checked} == {"ids check", "all other detectors", "unknown-process"}
+
+
+@pytest.mark.parametrize("line", ["F process", "F process 1 0x3 sh", "F what 1 2", "P 1", "F syscall 59"])
+def test_what_is_no_finding_is_refused(line: str, tmp_path: Path) -> None:
+    fake = FakeXvisor(RAM, lambda command: [line, "= 1 1"])
+    with (
+        on_socket(fake, tmp_path / "s") as target,
+        yamori.open(target) as opened,
+        pytest.raises(TargetError, match="no row"),
+    ):
+        opened.check()
+
+
 @pytest.mark.parametrize(
     "line", ["P 1 1", "P x 1 0 0 0 0 0 S 0 1 0xc1 init", "S 1 0x0 1 1", "P 1 1 0 0 0 0 0 S 0 1 c1 i"]
 )

@@ -22,7 +22,7 @@ NANOSECONDS = 1_000_000_000
 
 _NUMBER = r"(-?\d{1,20}|-)"
 _PROCESS = re.compile(
-    rf"P {' '.join([_NUMBER] * 7)} (\S|\\x[0-9a-f]{{2}}) ([01]) {_NUMBER} 0x([0-9a-f]{{1,16}}) ?([\x20-\x7e]{{0,64}})"
+    rf"P {' '.join([_NUMBER] * 7)} (\S|\\x[0-9a-f]{{2}}) ([01]) {_NUMBER} 0x([0-9a-f]{{1,16}}) ([\x20-\x7e]{{0,64}})"
 )
 _CALL = re.compile(r"S (\d{1,5}) 0x([0-9a-f]{1,16}) ([01]) ([01])")
 _BANNER = re.compile(r"B ([\x20-\x7e]+)")
@@ -81,22 +81,23 @@ def _result(commands: Commands, command: str, row: Callable[[str], R]) -> Result
 def _loads(end: str) -> int:
     found = re.fullmatch(r"= \d{1,9} (\d{1,18})", end)
     if not found:
-        raise _no_rows(end)
+        raise no_rows(end)
     return int(found[1])
 
 
-def _no_rows(line: str) -> TargetError:
+def no_rows(line: str) -> TargetError:
+    """Return the error that says that a line is no row."""
     return TargetError(f"this is no row of an exported command: {line[:80]!r}", hint="is it of this version?")
 
 
 def _process(line: str) -> Process:
     found = _PROCESS.fullmatch(line)
     if not found:
-        raise _no_rows(line)
+        raise no_rows(line)
     pid, tgid, ppid, uid, gid, euid, egid = _numbers(found.groups()[:7])
     state, kthread, start, task, comm = found.groups()[7:]
     if pid is None or tgid is None:
-        raise _no_rows(line)
+        raise no_rows(line)
     return Process(
         pid=pid,
         tgid=tgid,
@@ -120,7 +121,7 @@ def _numbers(texts: Iterable[str]) -> list[int | None]:
 def _call(line: str, changed: list[int]) -> SystemCall:
     found = _CALL.fullmatch(line)
     if not found:
-        raise _no_rows(line)
+        raise no_rows(line)
     if found[4] == "0":
         changed.append(int(found[1]))
     return SystemCall(int(found[1]), int(found[2], 16), "", 0, found[3] == "1")
