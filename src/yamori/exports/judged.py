@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from typing import NamedTuple
 
 from yamori.detectors.check import Report
 from yamori.exports.rows import no_rows
 from yamori.hypervisors.vm import Commands
-from yamori.records import Finding
+from yamori.records import Confidence, Finding, Severity
 
 COMMAND = "ids check"
 
@@ -42,68 +42,68 @@ def report(commands: Commands) -> Report:
     return made
 
 
-def _finding(line: str) -> Finding:
-    for pattern, make in _KINDS.items():
-        if found := re.fullmatch(pattern, line):
-            return make(*found.groups())
-    raise no_rows(line)
+class _Kind(NamedTuple):
+    """What a line of a kind means: sentences in which ``{0}`` and so on are its fields."""
+
+    detector: str
+    attack: str
+    severity: Severity
+    confidence: Confidence
+    subject: str
+    title: str
+    expected: str
+    found: str
+    remedy: str
 
 
-def _process(pid: str, uid: str, name: str) -> Finding:
-    return Finding(
-        subject=f"process {pid}",
-        severity="high",
-        confidence="certain",
-        title=f"Process {pid} ({name}) is not meant to run on this device",
-        why=["Expected: a process of the allow-list of the export.", f"Found: {name} as uid {uid}."],
-        remedy="Find out who started it, and what it does. If it is meant, put it into the baseline and export anew.",
-        attack=["T1059", "T1204.002"],
-        detector="unknown-process",
-    )
-
-
-def _missing(name: str) -> Finding:
-    return Finding(
-        subject=f"missing {name}",
-        severity="high",
-        confidence="certain",
-        title=f"{name} does not run, and this device needs it",
-        why=["Expected: it runs, which the allow-list of the export requires.", "Found: no such process."],
-        remedy="Start it again, and find out who ended it: intruders end what watches them.",
-        attack=["T1489"],
-        detector="unknown-process",
-    )
-
-
-def _syscall(number: str, address: str) -> Finding:
-    return Finding(
-        subject=f"system call {number}",
-        severity="critical",
-        confidence="certain",
-        title=f"System call {number} leads elsewhere than when the commands were exported",
-        why=["Expected: the kernel's own function.", f"Found: {address}."],
-        remedy="Take the device off the network, keep an image of its memory, and restart it from a sound image.",
-        attack=["T1014"],
-        detector="system-calls",
-    )
-
-
-def _code(number: str, address: str) -> Finding:
-    return Finding(
-        subject=f"code of system call {number}",
-        severity="critical",
-        confidence="likely",
-        title=f"The first instructions of system call {number} are not those of the export",
-        why=["Expected: the code that was there when the commands were exported.", f"Found: other code at {address}."],
-        remedy="Look for who traces or patches the kernel; if nobody is meant to, restart it from a sound image.",
-        attack=["T1014"],
-        detector="inline-hooks",
-    )
-
-
-_KINDS: dict[str, Callable[..., Finding]] = {
-    rf"F process (\d{{1,10}}) {_UID} {_NAME}": _process,
-    rf"F missing {_NAME}": _missing,
-    r"F syscall (\d{1,5}) (0x[0-9a-f]{1,16})": _syscall,
-    r"F code (\d{1,5}) (0x[0-9a-f]{1,16})": _code,
+_KINDS = {
+    rf"F process (\d{{1,10}}) {_UID} {_NAME}": _Kind(
+        *("unknown-process", "T1059", "high", "certain"),
+        "process {0}",
+        "Process {0} ({2}) is not meant to run on this device",
+        "a process of the allow-list of the export",
+        "{2} as uid {1}",
+        "Find out who started it, and what it does. If it is meant, put it into the baseline and export anew.",
+    ),
+    rf"F missing {_NAME}": _Kind(
+        *("unknown-process", "T1489", "high", "certain"),
+        "missing {0}",
+        "{0} does not run, and this device needs it",
+        "it runs, which the allow-list of the export requires",
+        "no such process",
+        "Start it again, and find out who ended it: intruders end what watches them.",
+    ),
+    r"F syscall (\d{1,5}) (0x[0-9a-f]{1,16})": _Kind(
+        *("system-calls", "T1014", "critical", "certain"),
+        "system call {0}",
+        "System call {0} leads elsewhere than when the commands were exported",
+        "the kernel's own function",
+        "{1}",
+        "Take the device off the network, keep an image of its memory, and restart it from a sound image.",
+    ),
+    r"F code (\d{1,5}) (0x[0-9a-f]{1,16})": _Kind(
+        *("inline-hooks", "T1014", "critical", "likely"),
+        "code of system call {0}",
+        "The first instructions of system call {0} are not those of the export",
+        "the code that was there when the commands were exported",
+        "other code at {1}",
+        "Look for who traces or patches the kernel; if nobody is meant to, restart it from a sound image.",
+    ),
 }
+
+
+def _finding(line: str) -> Finding:
+    for pattern, kind in _KINDS.items():
+        if found := re.fullmatch(pattern, line):
+            subject, title, expected, seen = (text.format(*found.groups()) for text in kind[4:8])
+            return Finding(
+                subject=subject,
+                severity=kind.severity,
+                confidence=kind.confidence,
+                title=title,
+                why=[f"Expected: {expected}.", f"Found: {seen}."],
+                remedy=kind.remedy,
+                attack=[kind.attack],
+                detector=kind.detector,
+            )
+    raise no_rows(line)
