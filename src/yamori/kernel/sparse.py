@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from yamori.address import GPA
 from yamori.errors import MemoryFault, NoKernelError, ProfileError
-from yamori.kernel.discovery import NEEDLES, ROOT_NAMES, Discovery
+from yamori.kernel.discovery import MOST_LED, NEEDLES, ROOT_NAMES, Discovery
 from yamori.kernel.given import Given
 from yamori.kernel.inferred import offsets
 from yamori.kernel.init_task import COMM_LENGTH, COMMS
@@ -56,9 +56,26 @@ def attach(memory: PhysicalMemory, given: Given, progress: Progress | None = Non
     discovery.sort_out()
     if not discovery.candidates:
         raise NoKernelError("no kernel of these files runs there, or it is still booting")
-    discovery.root = Named(given.source, discovery.candidates[0].gva + root - init)
-    discovery.find_root()
+    _prove(discovery, root - init)
     return discovery.conclude()
+
+
+def _prove(discovery: Discovery, distance: int) -> None:
+    """Prove the root: it lies at one distance from ``init_task``, of which a guest may plant others.
+
+    Raises:
+        NoKernelError: None can be proved.
+    """
+    slides = dict.fromkeys(candidate.gva for candidate in discovery.candidates[:MOST_LED])
+    for number, gva in enumerate(slides, 1):
+        discovery.root = Named(discovery.given.source, gva + distance)
+        try:
+            discovery.find_root()
+        except NoKernelError:
+            if number == len(slides):
+                raise
+        else:
+            return
 
 
 def _linked(given: Given, *names: str) -> int:
