@@ -1,8 +1,9 @@
 """All measurements in one run: ``python -m benchmarks [--quick] [--out DIRECTORY]``, or ``make bench``.
 
 One probe on one live guest by every way to read it, warm and with cold caches, on arm64 and armv7; how that grows; from
-three places; first attach, and the start of a process. Printed as tables with the goals beside them, written as JSON,
-as a plot and into ``benchmarks.md`` there. A part that fails is reported, the rest goes on, and the exit status is 1.
+three places; first attach, and the start of a process; the size of what is exported. Printed as tables with the goals
+beside them, written as JSON, as a plot and into ``benchmarks.md`` there. A part that fails is reported, the rest goes
+on, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import yamori
-from benchmarks import attach, by_drgn, comparison, plot, report
+from benchmarks import attach, by_drgn, comparison, plot, report, sizes
 from benchmarks.guests import device, grow
 from yamori import lab
 
@@ -54,6 +55,7 @@ class Run:
             "guests": {},
             "growth": [],
             "attach": [],
+            "sizes": [],
             "failures": [],
         }
 
@@ -75,6 +77,8 @@ class Run:
         self.attempt("import", lambda: self.figures.update(imports=attach.imports(3 if self.quick else 7)))
         for kind, settings, crowd in attach.CASES[: 2 if self.quick else None]:
             self.attempt(f"attach {kind} {settings}", partial(self._attach, kind, settings, crowd))
+        for kind in filter(sizes.installed, sizes.COMPILERS):
+            self.attempt(f"sizes {kind}", partial(self._sizes, kind))
 
     def _arm64(self) -> None:
         stages = STAGES[: 2 if self.quick else None]
@@ -114,6 +118,9 @@ class Run:
 
     def _attach(self, kind: str, settings: dict[str, Any], crowd: int) -> None:
         self.figures["attach"].append(attach.case(kind, settings, crowd, 3 if self.quick else 7))
+
+    def _sizes(self, kind: str) -> None:
+        self.figures["sizes"].append(sizes.sizes(kind))
 
 
 def fill(vm: lab.Machine, count: int) -> None:

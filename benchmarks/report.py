@@ -50,6 +50,9 @@ def goals(figures: Figures) -> list[Goal]:
     for kind, start in starts.items():
         what = f"start of a process to the first native row of a known kernel, {kind}"
         found.append(_at_most(what, start["median_s"], 0.4, "s"))
+    for row in figures.get("sizes", []):
+        if row["device"] == "arm64":
+            found.append(_at_most("text of the exported commands, arm64", row["text"] / 1024, 24, "KiB"))
     return found
 
 
@@ -121,6 +124,7 @@ def text(figures: Figures) -> str:
         ("Growth with the number of processes, warm, µs", _growth),
         ("One probe from three places, warm, µs", _places),
         ("First attach, and the start of a process", _attach),
+        ("The exported commands, bytes", _sizes),
         ("What failed", _failures),
     ):
         rows = list(table(figures))
@@ -193,6 +197,13 @@ def _attach(figures: Figures) -> Rows:
         yield row["device"], str(row["processes"]), *times, alone, peak
     if "imports" in figures:
         yield "import of the package", "", _seconds(figures["imports"]), "", "", ""
+
+
+def _sizes(figures: Figures) -> Rows:
+    yield "device", "kernel", "text", "of it the core", "data"
+    for row in figures.get("sizes", []):
+        sizes = (row["text"], row["parts"]["ids_core"], row["data"])
+        yield row["device"], row["kernel"], *map(str, sizes)
 
 
 def _failures(figures: Figures) -> Rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from yamori import targets
 from yamori.address import GPA, GVA
 from yamori.errors import Fault, NoKernelError, ProfileError, TargetError, YamoriError
-from yamori.hypervisors.vm import Layout, VirtualMachine
+from yamori.hypervisors.vm import Commands, Layout, VirtualMachine
+from yamori.kernel import sparse
 from yamori.kernel.given import Given
 from yamori.kernel.init_task import COMM_LENGTH, COMMS
 from yamori.kernel.kernel import Kernel
@@ -23,7 +24,8 @@ from yamori.kernel.store import Store
 from yamori.kernel.uts import read_uts
 from yamori.llview.language import Probe
 from yamori.memory.host import HostMemory
-from yamori.probes.banner import banner
+from yamori.memory.physical import forget
+from yamori.probes.banner import banner, stated
 from yamori.probes.banner_text import parse
 from yamori.probes.listings import listing
 from yamori.probes.plist import plist
@@ -52,10 +54,13 @@ class Guest:
         kernel: Its kernel, for probes of one's own.
     """
 
-    def __init__(self, vm: VirtualMachine, memory: HostMemory, kernel: Kernel) -> None:
+    def __init__(
+        self, vm: VirtualMachine, memory: HostMemory, kernel: Kernel | Callable[[], Kernel], *, given: bool = True
+    ) -> None:
         self.vm = vm
-        self.kernel = kernel
         self._memory = memory
+        self._kernel = kernel
+        self._given = given
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +71,34 @@ class Guest:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Guest {self.vm.target}: {self.profile.banner or 'Linux'}>"
+        known = isinstance(self._kernel, Kernel)
+        return f"<Guest {self.vm.target}: {(self.profile.banner if known else '') or 'Linux'}>"
+
+    @property
+    def kernel(self) -> Kernel:
+        """Its kernel, for probes of one's own; learnt when it is first asked for where that is slow."""
+        if not isinstance(self._kernel, Kernel):
+            with _named(self.vm):
+                self._kernel = self._kernel()
+        return self._kernel
+
+    @property
+    def release(self) -> str:
+        """As ``uname -r``, or empty; the kernel need not be known for it where its hypervisor tells."""
+        if self._asked:
+            return parse(self._text()).release
+        return self.profile.uts.release if self.profile.uts else ""
+
+    @property
+    def _asked(self) -> Commands | None:
+        """The commands in the hypervisor, as long as the kernel is not known."""
+        return None if isinstance(self._kernel, Kernel) else self.vm.commands
+
+    def _text(self) -> str:
+        from yamori.exports import rows  # noqa: PLC0415  only a hypervisor with exported commands needs them
+
+        with _named(self.vm):
+            return rows.banner(self._asked) if self._asked else self.profile.banner
 
     @property
     def profile(self) -> Profile:
@@ -75,6 +107,8 @@ class Guest:
 
     def banner(self) -> Result[Banner]:
         """Say what runs in the guest: one row."""
+        if self._asked:
+            return stated(self._text(), "its hypervisor's `ids banner` says so; nothing else is known of the kernel")
         with _named(self.vm):
             self._check()
             return banner(self.kernel)
@@ -87,17 +121,27 @@ class Guest:
         """
         from yamori.detectors.known_trouble import known_trouble  # noqa: PLC0415  only `banner` needs it
 
-        text = parse(self.profile.banner)
-        return known_trouble(text, self.profile.architecture, Path(advisories) if advisories else None)
+        architecture = "" if self._asked else self.profile.architecture
+        return known_trouble(parse(self._text()), architecture, Path(advisories) if advisories else None)
 
     def syscall(self, table: str = "native") -> Result[SystemCall]:
         """List a system-call table: ``native``, ``compat`` or ``x32``."""
+        if self._asked and table == "native":
+            from yamori.exports import rows  # noqa: PLC0415  as above
+
+            with _named(self.vm):
+                return rows.syscall(self._asked)
         with _named(self.vm):
             self._check()
             return syscall(self.kernel, table=table)
 
     def plist(self, *, threads: bool = False) -> Result[Process]:
         """List every process; with ``threads`` every thread."""
+        if self._asked and not threads:
+            from yamori.exports import rows  # noqa: PLC0415  as above
+
+            with _named(self.vm):
+                return rows.plist(self._asked)
         with _named(self.vm):
             self._check()
             return plist(self.kernel, threads=threads)
@@ -138,6 +182,11 @@ class Guest:
 
         meant = read(Path(baseline)) if baseline is not None else None
         wanted = chosen(only, skip, meant)
+        if self._asked and not self._given and not (only or skip or meant):
+            from yamori.exports import judged  # noqa: PLC0415  as above
+
+            with _named(self.vm):
+                return judged.report(self._asked)
         with _named(self.vm):
             self._check()
             return check(self.kernel, wanted, meant)
@@ -166,6 +215,7 @@ class Guest:
     def _check(self) -> None:
         """Make sure that the VM, and the kernel that is known, are still there."""
         self._memory.check_alive()
+        forget(self._memory, renew=True)
         if not _still_there(self.kernel):
             raise TargetError("the guest has rebooted, or its kernel is gone", hint="attach to it again")
 
@@ -238,7 +288,7 @@ def _named(vm: VirtualMachine) -> Iterator[None]:
         if file and not file.startswith(("/proc/", "process ")) and file not in vm.target:
             error.message += f" ({file})"
         error.where = vm.target
-        if isinstance(error, NoKernelError) and vm.pid is None:
+        if isinstance(error, NoKernelError) and vm.pid is None and not vm.slow:
             error.hint = "is it the whole RAM of a Linux guest, not cut short, and --ram-base right?"
         raise
 
@@ -302,6 +352,8 @@ def _open_best(vm: VirtualMachine, maker: _Maker, store: Store, progress: Progre
 
 def _open(vm: VirtualMachine, layout: Layout, maker: _Maker, store: Store, progress: Progress | None) -> Guest:
     memory = HostMemory(layout, pid=vm.pid)
+    if vm.slow:
+        return _open_slow(vm, memory, maker.given, progress)
     subject = repr((vm.target, vm.name, memory.regions))
     learnt = partial(learn, memory, base_known=vm.base_known, progress=progress, store=store, subject=subject)
     try:
@@ -322,6 +374,16 @@ def _of_folder(folder: Path, profile: Profile) -> Given:
     kernel = f"{profile.uts.release} {profile.uts.version}" if profile.uts else "a kernel of which nothing is known"
     hint = "`yamori profile build` makes one of its vmlinux; without --vmlinux, memory alone is asked"
     raise ProfileError(f"no profile of the kernel that runs is there: {kernel}", where=str(folder), hint=hint)
+
+
+def _open_slow(vm: VirtualMachine, memory: HostMemory, given: Given, progress: Progress | None) -> Guest:
+    """Open a guest whose RAM cannot be read whole; with commands in its hypervisor, its kernel is learnt late."""
+    learnt = partial(sparse.attach, memory, given, progress)
+    try:
+        return Guest(vm, memory, learnt if vm.commands else learnt(), given=given.symbols is not None)
+    except BaseException:
+        memory.close()
+        raise
 
 
 def _rank(guest: Guest) -> tuple[bool, int]:

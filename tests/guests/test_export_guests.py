@@ -17,8 +17,10 @@ from tests.guests.monitor import Monitor
 import yamori
 from yamori import lab
 from yamori.address import GPA
+from yamori.detectors.baseline import Allowed, Baseline
 from yamori.exports.core import core_source
 from yamori.kernel.kernel import Kernel
+from yamori.lab.attacks import ImpossibleError, attack, undo
 from yamori.memory.physical import BytesMemory
 from yamori.probes.plist import plist
 
@@ -94,6 +96,43 @@ def test_rows_are_those_of_the_host(boots: Boots, emulated: bool, tmp_path: Path
     info = ran(made, "info", boots.files, emulator=started)
     init = boots.kernel.profile.init
     assert info.rows("K") == [[f"{place:#x}" for place in (init.gpa, boots.kernel.profile.root.gpa, init.gva)]]
+
+
+def test_check_is_silent_on_another_boot(boots: Boots, tmp_path: Path) -> None:
+    made = ran(program(boots.text, tmp_path / "core"), "check", boots.files, window=2 << 20, windows=8)
+    assert made.result == OK
+    assert made.rows("F") == []
+    assert made.lines[0] == "N process"
+
+
+@pytest.mark.parametrize("device", ["armv7", "arm64"])
+def test_check_finds_a_redirected_system_call(device: str, tmp_path: Path) -> None:
+    with lab.machine(device) as vm, yamori.open(vm.target) as guest:
+        made = program(core_source(guest.kernel, Baseline(version=1, process=[Allowed("*")])), tmp_path / "core")
+
+        def found() -> list[list[str]]:
+            memory = guest.kernel.memory
+            files = {region.gpa: tmp_path / f"{region.gpa:x}" for region in memory.regions}
+            for region in memory.regions:
+                files[region.gpa].write_bytes(memory.read(GPA(region.gpa), region.size))
+            ended = ran(made, "check", files, window=2 << 20, windows=8)
+            assert ended.lines[-1].startswith("= "), ended.lines
+            return ended.rows("F")
+
+        assert found() == []
+        try:
+            attack(vm, "syscall-entry")
+        except ImpossibleError as error:
+            pytest.skip(str(error))
+        try:
+            entries = [(row.nr, row.address) for row in guest.syscall() if not row.in_kernel_text]
+            assert [(row[0], int(row[1]), int(row[2], 16)) for row in found()] == [
+                ("syscall", nr, address) for nr, address in entries
+            ]
+            assert entries
+        finally:
+            undo(vm, "syscall-entry")
+        assert found() == []
 
 
 def test_another_kernel_is_refused(boots: Boots, tmp_path: Path) -> None:

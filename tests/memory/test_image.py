@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 
 from yamori.address import GPA
 from yamori.errors import MemoryFault, TargetError
-from yamori.hypervisors.vm import RamSegment
+from yamori.hypervisors.vm import PackedSegment, RamSegment
 from yamori.memory import formats, image
 from yamori.memory.host import HostMemory
 from yamori.memory.physical import Region
-from yamori.memory.source import PackedSegment
 
 GIB = 1 << 30
 

@@ -19,10 +19,10 @@ from tests.memory.writers import Kdump, lime, zstd
 
 from yamori.address import GPA
 from yamori.errors import TargetError
+from yamori.hypervisors.vm import PackedSegment
 from yamori.memory import image
 from yamori.memory.formats import packed as reader
 from yamori.memory.host import HostMemory
-from yamori.memory.source import PackedSegment
 
 RNG = random.Random(9)
 RAM = bytes(300_000) + RNG.randbytes(100_000) + bytes(1 << 20) + b"end"

@@ -37,16 +37,23 @@ def xvisor(
         str | None, typer.Option("--profile", "--vmlinux", metavar="FILE", help="A profile, or the maker's vmlinux.")
     ] = None,
     symbols: SystemMap = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What the device is meant to run, for `ids check`.")
+    ] = None,
     ram_base: RamBase = None,
     no_cache: NoCache = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier export wrote there.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the command `ids` for Xvisor, made for the kernel that the target runs."""
+    from yamori.detectors.baseline import read  # noqa: PLC0415  as below
     from yamori.exports.xvisor import xvisor_files  # noqa: PLC0415  `yamori --help` need not wait for it
 
+    meant = read(baseline) if baseline else None
+    if meant and any(one.executable for one in meant.process or []):
+        sys.stderr.write("note: `ids check` compares names and users, not the executables that the baseline names\n")
     with output.opened(target, profile, symbols, ram_base, cache=not no_cache) as guest:
-        found = xvisor_files(guest.kernel)
+        found = xvisor_files(guest.kernel, meant)
         heading = output.heading("export xvisor", guest)
         banner = guest.profile.banner
     _write(out, found, force=force)

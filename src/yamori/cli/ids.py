@@ -164,10 +164,10 @@ def _print_banner(row: Banner) -> None:
         "compiler": row.compiler or "not known",
         "build": row.build,
         "build id": row.build_id or "not known",
-        "machine": f"{row.machine} ({row.translation})",
-        "granule": f"{row.granule >> 10} KiB",
+        "machine": f"{row.machine} ({row.translation})" if row.machine else "not known",
+        "granule": f"{row.granule >> 10} KiB" if row.granule else "not known",
         "KASLR slide": slide,
-        "host name": row.nodename,
+        "host name": row.nodename or "not known",
     }
     for name, value in lines.items():
         sys.stdout.write(f"{name:<12} {safe(value)}\n")

@@ -26,7 +26,8 @@ Target = Annotated[
     str | None,
     typer.Argument(
         metavar="[TARGET]",
-        help="lab:NAME, qemu:NAME|PID|/path/to/qmp.sock or file:PATH. Default: $YAMORI_TARGET, or the only VM.",
+        help="lab:NAME, qemu:NAME|PID|/path/to/qmp.sock, xvisor:CONSOLE or file:PATH. "
+        "Default: $YAMORI_TARGET, or the only VM.",
         show_default=False,
     ),
 ]
@@ -128,12 +129,11 @@ def _bytes(char: str) -> bytes:
 
 def heading(command: str, guest: Guest) -> dict[str, Any]:
     """Return what everything that ``--json`` prints of a guest begins with."""
-    uts = guest.profile.uts
     return {
         "schema": SCHEMA,
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "target": guest.vm.target,
-        "kernel": uts.release if uts else "",
+        "kernel": guest.release,
         "command": command,
     }
 

@@ -13,10 +13,11 @@ import typer
 from yamori.cli import output
 from yamori.cli.files import Force, write
 from yamori.cli.output import AsJson, RamBase, safe
-from yamori.errors import ProfileError
+from yamori.errors import ProfileError, YamoriError
 from yamori.records import SCHEMA
 
 if TYPE_CHECKING:
+    from yamori.kernel.kernel import Kernel
     from yamori.kernel.portable import Portable
 
 app = typer.Typer(
@@ -170,7 +171,17 @@ def _known(source: str, ram_base: int | None) -> Portable:
     if not _is_target(source):
         return portable.of_file(Path(source))
     with output.opened(source, None, None, ram_base) as guest:
-        return portable.of_profile(guest.profile)
+        return portable.of_profile(guest.profile, _tables(guest.kernel))
+
+
+def _tables(kernel: Kernel) -> dict[str, int]:
+    """Return where the system-call table lies, which costs a search where no symbol tells."""
+    from yamori.probes.syscall import find_table  # noqa: PLC0415  as above
+
+    try:
+        return {"sys_call_table": find_table(kernel, "native").gva}
+    except YamoriError:
+        return {}
 
 
 def _vmcoreinfo(source: str, ram_base: int | None) -> bytes:

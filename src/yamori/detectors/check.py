@@ -16,6 +16,7 @@ from yamori.detectors.detector import Detector, NotChecked
 from yamori.detectors.view import View
 from yamori.errors import YamoriError
 from yamori.kernel.kernel import Kernel
+from yamori.memory.physical import forget, lacks
 from yamori.records import Finding
 
 SEVERITIES = ("critical", "high", "medium", "low")
@@ -114,6 +115,7 @@ def check(kernel: Kernel, wanted: Sequence[Detector], baseline: Baseline | None 
 def _look(one: Detector, view: View, report: Report) -> tuple[list[Finding], list[str]]:
     """Return what a detector finds, and why it could not tell everything."""
     view.lacks.clear()
+    forget(view.kernel.memory, renew=True)
     started = time.perf_counter()
     found: list[Finding] = []
     reasons: list[str] = []
@@ -124,6 +126,8 @@ def _look(one: Detector, view: View, report: Report) -> tuple[list[Finding], lis
     except YamoriError as error:  # NotChecked, a layout that is not known, memory that cannot be read
         view.lacks.clear()  # which is why
         reasons.append(str(error))
+    if said := lacks(view.kernel.memory):  # which it may have taken for pages that are not there
+        reasons.append(said)
     report.seconds[one.name] = report.seconds.get(one.name, 0.0) + time.perf_counter() - started
     return found, [*dict.fromkeys([*reasons, *view.lacks])]
 

@@ -187,11 +187,12 @@ static void ids_process(struct ids_area *a, const uint64_t *row)
     ids_put(a);
 }
 
-static enum ids_result ids_plist(struct ids_area *a, uint64_t bytes)
+static const char *const ids_tasks_messages[] = {IDS_TASKS_MESSAGES};
+
+/* Read the list of tasks into rows. */
+static int ids_tasks(struct ids_area *a, uint64_t bytes)
 {
-    static const char *const messages[] = {IDS_TASKS_MESSAGES};
-    const char *wrong;
-    int ended;
+    int ended = 0;
 
     for (unsigned int i = 0; i < IDS_ATTEMPTS; i++) {
         ids_prepare(a, bytes, 8 * ids_tasks_words);
@@ -200,6 +201,16 @@ static enum ids_result ids_plist(struct ids_area *a, uint64_t bytes)
         if (!ids_is_torn(a) || a->c.stop)
             break;
     }
+    return ended;
+}
+
+static const char ids_none[] = "there is no process at all: the guest boots, or its list was cut";
+
+static enum ids_result ids_plist(struct ids_area *a, uint64_t bytes)
+{
+    const int ended = ids_tasks(a, bytes);
+    const char *wrong;
+
     if (ids_needs_more(a, ended))
         return IDS_MORE;
     wrong = ids_impossible(a);
@@ -209,30 +220,47 @@ static enum ids_result ids_plist(struct ids_area *a, uint64_t bytes)
     }
     for (uint64_t i = 0; i < a->c.row_count; i++)
         ids_process(a, ids_row(a, i));
-    if (ids_reason(a, messages, ended))
+    if (ids_reason(a, ids_tasks_messages, ended))
         return IDS_INCOMPLETE;
-    return ids_end(a, a->c.row_count ? wrong : "there is no process at all: the guest boots, or its list was cut");
+    return ids_end(a, a->c.row_count ? wrong : ids_none);
 }
 
 /* Where each entry led at the export, in bytes behind the start of the kernel's text; IDS_ELSEWHERE: out of it. */
 static const uint32_t ids_calls[] = {IDS_CALLS};
 
-static enum ids_result ids_syscall(struct ids_area *a, uint64_t bytes)
-{
-    const uint64_t count = sizeof(ids_calls) / sizeof(*ids_calls);
-    const uint64_t text = ids_word(IDS_INIT_GVA + a->found.slide + (uint64_t)IDS_TEXT_AT);
-    static const char *const messages[] = {IDS_ENTRIES_MESSAGES};
-    int ended;
+static const char *const ids_entries_messages[] = {IDS_ENTRIES_MESSAGES};
 
+/* Read the system-call table into rows. */
+static int ids_entries(struct ids_area *a, uint64_t bytes)
+{
     ids_prepare(a, bytes, 8 * ids_entries_words);
     a->arguments[0] = ids_word(IDS_INIT_GVA + a->found.slide + (uint64_t)IDS_TABLE_AT);
-    ended = (int)ll_run_entries(&a->c);
+    return (int)ll_run_entries(&a->c);
+}
+
+enum { IDS_INSIDE = 1, IDS_SAME = 2 };
+
+/* Whether an entry leads into the kernel's text, and where it led at the export. */
+static unsigned int ids_leads(struct ids_area *a, uint64_t i)
+{
+    const uint64_t text = ids_word(IDS_INIT_GVA + a->found.slide + (uint64_t)IDS_TEXT_AT);
+    const uint64_t at = ids_row(a, i)[ids_entries_address] - text;
+    const int inside = at < IDS_TEXT_SIZE;
+    const int same = i < sizeof(ids_calls) / sizeof(*ids_calls) && ids_calls[i] == (inside ? at : IDS_ELSEWHERE);
+
+    return (inside ? IDS_INSIDE : 0) | (same ? IDS_SAME : 0);
+}
+
+static enum ids_result ids_syscall(struct ids_area *a, uint64_t bytes)
+{
+    const int ended = ids_entries(a, bytes);
+
     if (ids_needs_more(a, ended))
         return IDS_MORE;
     for (uint64_t i = 0; i < a->c.row_count; i++) {
-        const uint64_t *row = ids_row(a, i), at = row[ids_entries_address] - text;
-        const int inside = at < IDS_TEXT_SIZE;
-        const int same = i < count && (inside ? ids_calls[i] == at : ids_calls[i] == IDS_ELSEWHERE);
+        const uint64_t *row = ids_row(a, i);
+        const unsigned int leads = ids_leads(a, i);
+        const int inside = leads & IDS_INSIDE, same = leads & IDS_SAME;
 
         if (a->port->raw)
             ids_text(a, "S ");
@@ -245,7 +273,7 @@ static enum ids_result ids_syscall(struct ids_area *a, uint64_t bytes)
             ids_text(a, same ? "" : inside ? " CHANGED" : " CHANGED, outside the kernel's text");
         ids_put(a);
     }
-    return ids_reason(a, messages, ended) ? IDS_INCOMPLETE : ids_end(a, NULL);
+    return ids_reason(a, ids_entries_messages, ended) ? IDS_INCOMPLETE : ids_end(a, NULL);
 }
 
 /* The banner, as it was compared byte for byte, and where the kernel lies. */
@@ -253,8 +281,8 @@ static enum ids_result ids_show_kernel(struct ids_area *a, int all)
 {
     a->c.row_count = 1;
     ids_text(a, a->port->raw ? "B " : "");
-    for (unsigned int i = 0; i < sizeof(ids_banner) - 2; i++)
-        ids_escaped(a, (uint8_t)ids_banner[i]);
+    for (unsigned int i = 0; i < sizeof(ids_made_for) - 1; i++)
+        ids_escaped(a, (uint8_t)ids_made_for[i]);
     ids_put(a);
     if (all) {
         ids_text(a, a->port->raw ? "K " : "init_task at GPA ");
@@ -266,56 +294,4 @@ static enum ids_result ids_show_kernel(struct ids_area *a, int all)
         ids_put(a);
     }
     return ids_end(a, NULL);
-}
-
-static int ids_is(const char *text, const char *other)
-{
-    while (*text && *text == *other)
-        text++, other++;
-    return *text == *other;
-}
-
-static void ids_regions(struct ids_area *a)
-{
-    unsigned long long gpa = 0, size = 0;
-
-    for (unsigned int i = 0; i < IDS_MOST_REGIONS && a->port->region(a->port, i, &gpa, &size); i++) {
-        struct ids_region *region = &a->regions[a->region_count];
-
-        region->gpa = gpa;
-        region->size = size < ~gpa ? size : ~gpa;
-        a->region_count += size != 0;
-    }
-}
-
-enum ids_result ids_run(void *area, unsigned long size, struct ids_port *port, const char *command)
-{
-    static const uint64_t geometry[] = {IDS_GEOMETRY};
-    struct ids_area *a = area;
-    enum ids_result result;
-
-    if (size < sizeof(*a) + 8 * ids_tasks_words)
-        return IDS_MORE;
-    if (!ids_is(command, "plist") && !ids_is(command, "syscall") && !ids_is(command, "banner") &&
-        !ids_is(command, "info"))
-        return IDS_UNKNOWN;
-    ll_clear((uint64_t *)area, sizeof(*a) / 8);
-    for (unsigned int i = 0; i < sizeof(geometry) / sizeof(*geometry); i++)
-        a->c.geometry[i] = geometry[i];
-    a->c.page_shift = IDS_PAGE_SHIFT;
-    a->c.kernel_first = IDS_KERNEL_FIRST;
-    a->c.kernel_last = IDS_KERNEL_LAST;
-    a->c.budget = IDS_BUDGET;
-    a->port = port;
-    ids_regions(a);
-    result = ids_find(a);
-    if (result == IDS_INCOMPLETE)
-        return ids_other(a);
-    if (result != IDS_OK)
-        return result;
-    if (ids_is(command, "plist"))
-        return ids_plist(a, size - sizeof(*a));
-    if (ids_is(command, "syscall"))
-        return ids_syscall(a, size - sizeof(*a));
-    return ids_show_kernel(a, ids_is(command, "info"));
 }

@@ -47,7 +47,7 @@ enum ids_result {
 #define IDS_LARGEST_AREA 0x800000ul
 
 /*
- * Run a command: "info", "banner", "syscall" or "plist".
+ * Run a command: "info", "banner", "syscall", "plist" or "check".
  *
  * area    Memory of the caller for this run, aligned to 8 bytes; what is in it does not matter.
  * size    Its bytes, IDS_AREA at least. The larger, the more rows.

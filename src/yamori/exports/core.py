@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from typing import NamedTuple
 
-from yamori.address import GPA
+from yamori.address import GPA, GVA
+from yamori.detectors.baseline import Baseline
 from yamori.errors import Fault, ProfileError
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.root import IMAGE_REACH
@@ -31,6 +32,9 @@ from yamori.probes.syscall import entries, find_table
 
 TLB_ENTRIES = 64
 """Of the cache of translations: 2 KiB, since a device has few tasks and a hypervisor little memory."""
+
+HEAD = 16
+"""Bytes of code that are held against the export at each place to which the system-call table leads."""
 
 ELSEWHERE = 0xFFFF_FFFF
 """Where an entry of the system-call table led that was not in the kernel's text when it was exported."""
@@ -68,23 +72,27 @@ class Place(NamedTuple):
         table: GVA of entry 0 of the native system-call table.
         calls: Where its entries lead, GVAs.
         text: GVAs of the kernel's text.
+        heads: A digest of the code that each entry leads to; 0 where that is not in the text.
     """
 
     banner: int
     table: int
     calls: tuple[int, ...]
     text: range
+    heads: tuple[int, ...]
 
 
-def core_source(kernel: Kernel) -> str:
+def core_source(kernel: Kernel, baseline: Baseline | None = None) -> str:
     """Return the core for one kernel as freestanding C, which includes ``ids_core.h`` and no other header.
 
     Args:
         kernel: The kernel of an attached guest. Its rows are what the commands are compared with, so the guest has to
             be a sound one.
+        baseline: What the device is meant to run: names of processes and their users are held against it.
 
     Raises:
-        ProfileError: Something that the commands need is not known of this kernel.
+        ProfileError: Something that the commands need is not known of this kernel, or the baseline names what they
+            cannot compare.
     """
     machine = kernel.machine
     programs = ahead.unit((tasks, entries), machine.word_size).probes
@@ -102,9 +110,10 @@ def core_source(kernel: Kernel) -> str:
             '#include "ids_core.h"\n',
             PROLOGUE,
             *_definitions(kernel, place, programs),
+            *_allowed(baseline),
             "",
             folded_source(unit, constants, TLB_ENTRIES),
-            *(_read(f"{part}.c") for part in ("core", "find", "commands")),
+            *(_read(f"{part}.c") for part in ("core", "find", "commands", "check", "run")),
         ]
     )
 
@@ -123,6 +132,9 @@ PROLOGUE = """\
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("Os", "no-tree-loop-distribute-patterns")
 #endif
+
+/* Nobody unwinds these functions: their frames' layout is for a debugger. */
+__asm__(".cfi_sections .debug_frame");
 
 /* The types that the rest needs, by what every gcc and clang predefines: a hypervisor's own headers may have others. */
 #define int8_t ids_int8_t
@@ -195,7 +207,32 @@ def _place(kernel: Kernel) -> Place:
     result = run_probe(kernel, entries, (table.gva, table.size))
     if not result.complete:
         raise ProfileError(f"the system-call table cannot be read whole: {result.reasons[0]}")
-    return Place(_banner(kernel), table.gva, tuple(row.address for row in result.rows), profile.text)
+    calls = tuple(row.address for row in result.rows)
+    heads = tuple(_head(kernel, call) if call in profile.text else 0 for call in calls)
+    return Place(_banner(kernel), table.gva, calls, profile.text, heads)
+
+
+def _head(kernel: Kernel, gva: int) -> int:
+    """Return a digest of the code at a place, which ``ids_head`` of ``check.c`` makes, too."""
+    digest = 0
+    data = kernel.space.read(GVA(gva & ~3), HEAD)  # the lowest bit of a Thumb function's address says so
+    for at in range(0, HEAD, 4):
+        word = int.from_bytes(data[at : at + 4], "little")
+        digest = ((digest ^ word) * 0x9E37_79B1) & 0xFFFF_FFFF
+    return (digest >> 16) | 1
+
+
+def _allowed(baseline: Baseline | None) -> Iterator[str]:
+    """Yield the processes that are meant to run, and their users."""
+    rows: list[str] = []
+    users: list[str] = []
+    for one in baseline.process or [] if baseline else []:
+        if not one.name.isascii() or not one.name.isprintable() or "\\" in one.name:
+            raise ProfileError(f"the baseline's process {one.name!r} cannot be compared in a hypervisor")
+        rows.append(f"{{{_string(one.name)}, {len(users)}, {len(one.users or [])}, {int(one.required)}}}")
+        users += [f"{user}u" for user in one.users or []]
+    yield f"#define IDS_ALLOWED {_list([*rows, '{NULL, 0, 0, 0}'])}"
+    yield f"#define IDS_USERS {_list([*users, '0u'])}"
 
 
 def _banner(kernel: Kernel) -> int:
@@ -260,6 +297,8 @@ def _definitions(kernel: Kernel, place: Place, programs: Iterable[Program]) -> I
     yield f"#define IDS_ELSEWHERE {ELSEWHERE:#x}u"
     calls = [call - place.text.start if call in place.text else ELSEWHERE for call in place.calls]
     yield f"#define IDS_CALLS {_list(f'{call:#x}u' for call in calls)}"
+    yield f"#define IDS_HEADS {_list(f'{head:#x}u' for head in place.heads)}"
+    yield f"#define IDS_HEAD {HEAD}u"
     yield "/* The page tables. */"
     yield f"#define IDS_PAGE_SHIFT {machine.page_shift}"
     yield f"#define IDS_KERNEL_FIRST UINT64_C({machine.kernel[0]:#x})"

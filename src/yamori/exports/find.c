@@ -1,7 +1,8 @@
 /* ---- Finding the kernel ----------------------------------------------------------------------------------------- */
 
-static const char ids_banner[] = IDS_BANNER "\n";
 const char ids_made_for[] = IDS_BANNER;
+
+enum { IDS_BANNER_SIZE = sizeof(ids_made_for) + 1 }; /* with its line feed */
 
 static int ids_phys(struct ids_area *a, uint64_t gpa, uint64_t size, uint64_t *value)
 {
@@ -83,7 +84,7 @@ static int ids_may_be_banner(struct ids_area *a, uint64_t gpa)
 
 static int ids_is_banner(struct ids_area *a, uint64_t gpa)
 {
-    return ids_lies_at(a, gpa, ids_banner, sizeof(ids_banner));
+    return ids_lies_at(a, gpa, ids_made_for, IDS_BANNER_SIZE - 2) && ids_lies_at(a, gpa + IDS_BANNER_SIZE - 2, "\n", 2);
 }
 
 /* Prove the kernel whose table a vCPU's register names, if it does: then RAM need not be searched. */
@@ -116,7 +117,7 @@ static enum ids_result ids_find(struct ids_area *a)
         const uint64_t first = a->regions[i].gpa, end = first + a->regions[i].size;
         uint64_t gpa = first + ((IDS_BANNER_IN_PAGE - first) & (IDS_PAGE - 1));
 
-        for (; gpa < end && end - gpa >= sizeof(ids_banner); gpa += IDS_PAGE) {
+        for (; gpa < end && end - gpa >= IDS_BANNER_SIZE; gpa += IDS_PAGE) {
             if ((gpa & (IDS_SCANNED - 1)) < IDS_PAGE)
                 ids_pause(a);
             if (a->c.stop)

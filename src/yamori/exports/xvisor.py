@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
+from yamori.detectors.baseline import Baseline
 from yamori.errors import ProfileError
 from yamori.exports.core import core_header, core_source
 from yamori.kernel.kernel import Kernel
@@ -21,11 +22,12 @@ ARCHITECTURES = ("aarch64", "arm", "riscv64")
 CORE = ("ids_core.c", "ids_core.h")
 
 
-def xvisor_files(kernel: Kernel) -> dict[str, bytes]:
+def xvisor_files(kernel: Kernel, baseline: Baseline | None = None) -> dict[str, bytes]:
     """Return the files by their names; the same for the same kernel at the same state.
 
     Args:
         kernel: The kernel of an attached guest, a sound one.
+        baseline: What the device is meant to run, for ``ids check``.
 
     Raises:
         ProfileError: Something that the commands need is not known of this kernel, or Xvisor does not run it.
@@ -35,7 +37,7 @@ def xvisor_files(kernel: Kernel) -> dict[str, bytes]:
         raise ProfileError(
             f"Xvisor's devices do not run {architecture} kernels", hint="export a guest of Arm or RISC-V"
         )
-    texts = dict(zip(CORE, (core_source(kernel), core_header()), strict=True))
+    texts = dict(zip(CORE, (core_source(kernel, baseline), core_header()), strict=True))
     room = files("yamori.exports").joinpath("xvisor_files")
     for name in NAMES:
         texts[name] = room.joinpath(name).read_text(encoding="utf-8").replace("@BANNER@", kernel.profile.banner)

@@ -329,7 +329,7 @@ class Discovery:
         family = root.geometry.format.partition("-")[0]  # arm, aarch64, riscv64, x86
         if uts and not uts.machine.startswith(family):
             self.doubt(f"the page tables are those of {root.geometry.format}, but uname says {uts.machine}")
-        banner = self._banner(space, init, uts)
+        banner, place = self._banner(space, init, uts)
         if banner and self.given.banner not in {"", banner}:
             raise of_another_kernel(self.given)
         info = self._info(uts)
@@ -337,9 +337,8 @@ class Discovery:
         self._trust_tables(space, init)
         sources = [symbols for symbols in (self.given.at(slide), self.symbols) if symbols]
         types = self._types(space, init, root, sources)
-        profile = Profile(
-            init, root, uts, banner, sources, types, info, slide, kernel_text(sources), self.steps, self.doubts
-        )
+        text = kernel_text(sources)
+        profile = Profile(init, root, uts, banner, sources, types, info, slide, text, self.steps, self.doubts, place)
         return Kernel(self.memory, profile)
 
     def keep(self) -> None:
@@ -371,7 +370,7 @@ class Discovery:
                     self.doubt("init_uts_ns was found by its shape only: init_task does not lead to it")
         return uts
 
-    def _banner(self, space: AddressSpace, init: InitTask, uts: Uts | None) -> str:
+    def _banner(self, space: AddressSpace, init: InitTask, uts: Uts | None) -> tuple[str, int | None]:
         with self.step("banner") as outcome:
             places = self.places["banner"]
             found = names.live_banners(self.memory, uts, places) if uts else []
@@ -380,9 +379,9 @@ class Discovery:
             for place, banner in found:
                 if names.in_image(space, init, place):
                     outcome(banner[:60], f"GPA {place:#x}", "proved")
-                    return banner
+                    return banner, place
         self.doubt("no banner in the kernel's image agrees with init_uts_ns")
-        return ""
+        return "", None
 
     def _info(self, uts: Uts | None) -> VmCoreInfo | None:
         assert self.found  # noqa: S101  # conclude comes after find_root

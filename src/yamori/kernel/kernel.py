@@ -11,7 +11,7 @@ from yamori.kernel.image import kept
 from yamori.kernel.profile import Profile
 from yamori.llview.ir import Program
 from yamori.llview.machine import Machine, SlotFill
-from yamori.memory.physical import PhysicalMemory
+from yamori.memory.physical import PhysicalMemory, forget
 from yamori.translation.machine import machine
 from yamori.translation.space import AddressSpace
 
@@ -47,6 +47,7 @@ class Kernel:
     def begin(self) -> None:
         """Start a new run: forget cached translations and counters, so that nothing stale is believed."""
         self.space.clear()
+        forget(self.memory)
         self.space.loads = self.space.faults = 0
         self.troubles.clear()
         self.notes.clear()

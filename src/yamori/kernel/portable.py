@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import zlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -27,6 +27,9 @@ from yamori.kernel.types import Provenance
 
 HEAD = b"yamori-profile 1\n"
 KIND = b"yamori-profile "
+UTS_NAME = "init_uts_ns.name"
+"""What is known of ``init_uts_ns`` where no types tell how far before it that begins."""
+
 MOST = 512 << 20
 """Bytes of a profile, unpacked; that of a distribution's kernel has 12 MB."""
 
@@ -311,8 +314,27 @@ def of_vmlinux(path: Path, structures: Iterable[str] = ()) -> Portable:
 _ARCHITECTURES = {"EM_ARM": "arm", "EM_AARCH64": "aarch64", "EM_RISCV": "riscv64", "EM_X86_64": "x86_64"}
 
 
-def of_profile(profile: Profile) -> Portable:
+def _proved(profile: Profile) -> dict[str, int]:
+    """Return the GVAs of what was proved without a symbol."""
+    init = profile.init
+    proved = {"init_task": init.gva}
+    if not profile.root.source.startswith("search of"):  # then it is init_mm.pgd
+        proved["swapper_pg_dir"] = profile.root.gpa + init.image_offset
+    if profile.banner_gpa is not None:
+        proved["linux_banner"] = profile.banner_gpa + init.image_offset
+    name = profile.member("uts_namespace", "name")
+    if profile.uts and profile.uts.proved:
+        place = profile.uts.gpa + init.image_offset
+        proved |= {"init_uts_ns": place - name.offset} if name else {UTS_NAME: place}
+    return proved
+
+
+def of_profile(profile: Profile, found: Mapping[str, int] | None = None) -> Portable:
     """Return what is known of a running kernel, at link-time addresses where its KASLR slide is known.
+
+    Args:
+        profile: What is known.
+        found: GVAs of symbols that were found otherwise.
 
     Raises:
         ProfileError: Nothing is known of its types.
@@ -328,8 +350,8 @@ def of_profile(profile: Profile) -> Portable:
         btf=blob_of(source.table) if source else _inferred(profile),
     )
     rows = list(profile.symbols[0]) if profile.symbols else []
-    if all(row.name != "init_task" for row in rows):
-        rows.append(Symbol(profile.init.gva, "D", "init_task"))  # kallsyms may have functions only
+    there = {row.name for row in rows}  # kallsyms may have functions only
+    rows += [Symbol(gva, "D", name) for name, gva in {**_proved(profile), **(found or {})}.items() if name not in there]
     portable.put_symbols(Symbols(rows, "kallsyms"), profile.slide or 0)
     return portable
 

@@ -52,6 +52,7 @@ class Profile:
         text: GVAs of the kernel's text, ``None`` where they are not known.
         steps: How all this was learnt.
         doubts: What does not agree, one sentence each.
+        banner_gpa: Where the banner lies, ``None`` where it was not found.
     """
 
     init: InitTask
@@ -65,6 +66,7 @@ class Profile:
     text: range | None
     steps: list[Step] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+    banner_gpa: int | None = None
 
     @property
     def architecture(self) -> str:

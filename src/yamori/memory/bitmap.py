@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterator
 from functools import lru_cache
 
-from yamori.memory.source import Source
+from yamori.hypervisors.vm import Source
 
 _PART = 512
 """Bytes whose set bits are counted ahead: 4096 pages; the counts take 1/64 of the bitmap."""

@@ -19,9 +19,9 @@ from typing import Self
 from yamori.address import GPA
 from yamori.errors import MemoryFault, TargetError
 from yamori.hypervisors.process import Mapping, mappings
-from yamori.hypervisors.vm import Layout, RamSegment, SegmentKind
+from yamori.hypervisors.vm import Layout, Missing, PackedSegment, RamSegment, SegmentKind
 from yamori.memory.physical import HostExtent, Region
-from yamori.memory.source import Missing, PackedSegment, file_data
+from yamori.memory.source import file_data
 
 _PAGE = mmap.PAGESIZE
 _GAP = 16 * _PAGE
@@ -120,6 +120,10 @@ class HostMemory:
 
     def close(self) -> None:
         """Close everything; a second time does nothing. A mapping goes once no run of native code uses it."""
+        for span in self._spans:
+            close: Callable[[], object] | None = getattr(span.packed and span.packed.source, "close", None)
+            if close:  # of a line: somebody else may want it
+                close()
         self._spans = []
         self._last = None
         for fd in self._files.values():
@@ -197,6 +201,26 @@ class HostMemory:
             )
             for span in self._spans
         )
+
+    def forget(self, *, renew: bool = False) -> bool:
+        """Let what is asked for over a line be asked for anew; return whether there is such a thing.
+
+        Args:
+            renew: As ``physical.forget`` has it.
+        """
+        slow = False
+        for span in self._spans:
+            drop: Callable[..., bool] | None = getattr(span.packed and span.packed.source, "forget", None)
+            slow |= bool(drop and drop(renew=renew))
+        return slow
+
+    def lacks(self) -> str:
+        """Say what is missing of what was asked for over a line; empty where nothing is."""
+        for span in self._spans:
+            tell: Callable[[], str] | None = getattr(span.packed and span.packed.source, "lacks", None)
+            if tell and (said := tell()):
+                return said
+        return ""
 
     def _find(self, gpa: int, size: int) -> _Span | None:
         return next((span for span in self._spans if span.gpa <= gpa and gpa + size <= span.end), None)

@@ -6,10 +6,10 @@ import stat
 from pathlib import Path
 
 from yamori.errors import TargetError
-from yamori.hypervisors.vm import Layout, RamSegment, VirtualMachine
+from yamori.hypervisors.vm import Layout, PackedSegment, RamSegment, Source, VirtualMachine
 from yamori.memory import formats
 from yamori.memory.host import open_readonly
-from yamori.memory.source import Contents, File, LeftOut, PackedSegment, Piece, Source
+from yamori.memory.source import Contents, File, LeftOut, Piece
 
 SCHEME = "file"
 _GIB = 1 << 30

@@ -76,6 +76,25 @@ def host_extents(memory: PhysicalMemory) -> tuple[HostExtent, ...] | None:
     return tell() if tell else None
 
 
+def forget(memory: PhysicalMemory, *, renew: bool = False) -> bool:
+    """Let a memory that keeps what it read, since it comes over a slow line, read it anew from now on.
+
+    Such a memory has a method ``forget``, which says whether it is one.
+
+    Args:
+        memory: The guest's RAM.
+        renew: Whether another command or detector begins: such a memory gives each a share.
+    """
+    drop: Callable[..., bool] | None = getattr(memory, "forget", None)
+    return bool(drop and drop(renew=renew))
+
+
+def lacks(memory: PhysicalMemory) -> str:
+    """Say what a memory that comes over a slow line did not give since its share was renewed; empty where nothing."""
+    tell: Callable[[], str] | None = getattr(memory, "lacks", None)
+    return tell() if tell else ""
+
+
 def read_some(memory: PhysicalMemory, gpa: int, size: int) -> bytes:
     """Read up to ``size`` bytes at ``gpa``, fewer where the RAM region ends, none outside RAM."""
     for region in memory.regions:

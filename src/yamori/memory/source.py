@@ -6,40 +6,13 @@ import errno
 import os
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from yamori.errors import Fault, TargetError
-from yamori.hypervisors.vm import RamSegment
+from yamori.errors import TargetError
+from yamori.hypervisors.vm import Missing, Source
 
 ADDRESS_LIMIT = 1 << 64
 _MOST_AT_ONCE = 1 << 30
-
-
-class Missing(Fault):
-    """Bytes that belong to the guest's memory, but that the image does not give.
-
-    Its message is what the bytes are, as in ``excluded from the dump``.
-    """
-
-
-class Source(Protocol):
-    """The bytes of an image, unpacked, by offset: what a format is read from, and what guest memory is read through."""
-
-    @property
-    def size(self) -> int:
-        """Bytes in all, as far as they are there."""
-
-    def read(self, size: int, offset: int) -> bytes:
-        """Return ``size`` bytes at ``offset``, fewer only where the source ends.
-
-        Raises:
-            Missing: The image does not give them.
-            OSError: The host cannot read its file.
-        """
-
-    def data(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """Yield (start, end) of what may be other than zeros within a range, in ascending order."""
 
 
 class File:
@@ -144,19 +117,6 @@ class LeftOut:
     def data(self, start: int, end: int) -> Iterator[tuple[int, int]]:  # noqa: ARG002  as a source has it
         """Yield nothing."""
         return iter(())
-
-
-@dataclass(frozen=True, slots=True)
-class PackedSegment(RamSegment):
-    """A piece of guest RAM that lies packed in its file.
-
-    Attributes:
-        source: What it is read from; ``offset`` counts in its bytes.
-        raw: Whether the image is bare RAM, so that nothing in it says where it begins and ends.
-    """
-
-    source: Source = field(repr=False, compare=False)
-    raw: bool = False
 
 
 def whole(pieces: Iterable[Piece], size: int, where: str) -> list[Piece]:

@@ -7,6 +7,32 @@ from yamori.probes.banner_text import parse
 from yamori.records import Banner, Result
 
 
+def stated(banner: str, note: str) -> Result[Banner]:
+    """Return what a banner alone says, in one row.
+
+    Args:
+        banner: ``linux_banner``.
+        note: Who says so.
+    """
+    text = parse(banner)
+    row = Banner(
+        banner=banner,
+        release=text.release,
+        version="",
+        upstream=text.upstream,
+        machine="",
+        nodename="",
+        compiler=f"{text.compiler} {'.'.join(map(str, text.compiler_version))}".strip(),
+        build=f"{text.build} by {text.builder}".removesuffix(" by "),
+        architecture="",
+        translation="",
+        granule=0,
+        slide=None,
+        build_id="",
+    )
+    return Result([row], complete=True, reasons=[], faults=0, loads=0, elapsed_s=0.0, notes=[note])
+
+
 def banner(kernel: Kernel) -> Result[Banner]:
     """Say what runs in the guest, in one row: what discovery proved. Nothing more is read."""
     profile = kernel.profile

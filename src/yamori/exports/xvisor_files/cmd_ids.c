@@ -7,6 +7,9 @@
 #pragma GCC optimize("Os")
 #endif
 
+/* Nobody unwinds these functions: their frames' layout is for a debugger. */
+__asm__(".cfi_sections .debug_frame");
+
 #include <vmm_error.h>
 #include <vmm_stdio.h>
 #include <vmm_manager.h>
@@ -33,11 +36,7 @@ static void cmd_ids_usage(struct vmm_chardev *cdev)
 {
     vmm_cprintf(cdev, "Usage:\n");
     vmm_cprintf(cdev, "   ids help\n");
-    vmm_cprintf(cdev, "   ids info    [--raw] [<guest_name>]\n");
-    vmm_cprintf(cdev, "   ids banner  [--raw] [<guest_name>]\n");
-    vmm_cprintf(cdev, "   ids syscall [--raw] [<guest_name>]\n");
-    vmm_cprintf(cdev, "   ids plist   [--raw] [<guest_name>]\n");
-    vmm_cprintf(cdev, "   ids bench   [--raw] [<guest_name>]\n");
+    vmm_cprintf(cdev, "   ids info|banner|syscall|plist|check|bench [--raw] [<guest_name>]\n");
     vmm_cprintf(cdev, "Note:\n");
     vmm_cprintf(cdev, "   Without <guest_name> there has to be one guest only\n");
     vmm_cprintf(cdev, "   --raw is for programs: a letter and fields on each line\n");
@@ -66,7 +65,7 @@ static struct vmm_guest *cmd_ids_guest(const char *name)
 static int cmd_ids_is_command(const char *word)
 {
     return !strcmp(word, "info") || !strcmp(word, "banner") || !strcmp(word, "syscall") || !strcmp(word, "plist") ||
-           !strcmp(word, "bench");
+           !strcmp(word, "check") || !strcmp(word, "bench");
 }
 
 static int cmd_ids_exec(struct vmm_chardev *cdev, int argc, char **argv)

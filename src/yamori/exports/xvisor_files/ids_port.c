@@ -10,6 +10,9 @@
 #pragma GCC optimize("Os")
 #endif
 
+/* Nobody unwinds these functions: their frames' layout is for a debugger. */
+__asm__(".cfi_sections .debug_frame");
+
 #include <vmm_error.h>
 #include <vmm_stdio.h>
 #include <vmm_heap.h>

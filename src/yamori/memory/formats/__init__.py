@@ -7,7 +7,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import NamedTuple, Protocol, cast
 
-from yamori.memory.source import Contents, Source
+from yamori.hypervisors.vm import Source
+from yamori.memory.source import Contents
 
 
 class Unpacked(NamedTuple):

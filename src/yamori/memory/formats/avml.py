@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from yamori.errors import TargetError
+from yamori.hypervisors.vm import Missing, Source
 from yamori.memory.codecs import Codec, codec
 from yamori.memory.formats.lime import HEADER, MOST_RANGES, header
 from yamori.memory.lzo import DamagedError
-from yamori.memory.source import Contents, Missing, Piece, Source, settled
+from yamori.memory.source import Contents, Piece, settled
 
 MAGIC = b"AVML"
 MAGICS = (MAGIC,)

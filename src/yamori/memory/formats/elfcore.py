@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from yamori.errors import TargetError
-from yamori.memory.source import ADDRESS_LIMIT, Contents, Piece, Source, read_exactly, settled, whole
+from yamori.hypervisors.vm import Source
+from yamori.memory.source import ADDRESS_LIMIT, Contents, Piece, read_exactly, settled, whole
 
 MAGICS = (b"\x7fELF",)
 _ET_CORE = 4

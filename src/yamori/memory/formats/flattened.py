@@ -16,8 +16,8 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from yamori.errors import TargetError
+from yamori.hypervisors.vm import Source
 from yamori.memory.formats import Unpacked
-from yamori.memory.source import Source
 
 MAGICS = (b"makedumpfile\0\0\0\0",)
 _HEADER = struct.Struct(">16xqq")

@@ -17,10 +17,11 @@ from itertools import islice
 from typing import NamedTuple
 
 from yamori.errors import TargetError
+from yamori.hypervisors.vm import Missing, Source
 from yamori.memory.bitmap import Bitmap
 from yamori.memory.codecs import Codec, codec
 from yamori.memory.lzo import DamagedError
-from yamori.memory.source import Contents, Missing, Piece, Source, read_exactly
+from yamori.memory.source import Contents, Piece, read_exactly
 
 MAGICS = (b"KDUMP   ",)
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import struct
 
 from yamori.errors import TargetError
-from yamori.memory.source import Contents, Piece, Source, settled, whole
+from yamori.hypervisors.vm import Source
+from yamori.memory.source import Contents, Piece, settled, whole
 
 MAGIC = b"EMiL"
 MAGICS = (MAGIC,)

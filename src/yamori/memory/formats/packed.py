@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from yamori.errors import TargetError
+from yamori.hypervisors.vm import Source
 from yamori.memory.codecs import zstd_library
 from yamori.memory.formats import Unpacked
 from yamori.memory.formats.lime import MAGIC as LIME
-from yamori.memory.source import File, Source
+from yamori.memory.source import File
 
 _BLOCK = 1 << 16
 _INPUT = 1 << 18
