@@ -114,11 +114,20 @@ def test_a_switch_that_leads_elsewhere() -> None:
     assert (found.subject, "another system call" in found.title) == (last(), True)
 
 
+def test_a_return_by_way_of_a_thunk() -> None:
+    thunk = Scene(X86).guest.symbols["helper7"]
+    one = scene(last=thunk)
+    one.name("__x86_return_thunk", thunk)
+    assert one.check("dispatched-calls").findings == []
+
+
 def test_a_way_round_the_switch() -> None:
     one = scene()
     place = one.name("do_syscall_64", one.names["behind"] + 0x40)
     one.name("after", place + 0x20)
     one.guest.write(place, b"\x90" + jump(place + 1, one.names["x64_sys_call"], 0xE8))
+    assert one.check("dispatched-calls").findings == []
+    one.guest.write(place, b"\x90" + jump(place + 1, one.names["x64_sys_call"] - 10, 0xE8))  # where calls are counted
     assert one.check("dispatched-calls").findings == []
     one.guest.write(place, b"\x90" + jump(place + 1, one.guest.symbols["helper7"], 0xE8))
     (found,) = one.check("dispatched-calls").findings
