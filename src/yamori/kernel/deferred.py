@@ -66,18 +66,19 @@ class Deferred:
         """Sizes are not inferred."""
         return None
 
-    def address(self, name: str) -> int | None:
-        """Return the GVA of a variable that no symbol names, or ``None``."""
-        found = (self._of(at).addresses.get(name) for at, one in enumerate(self._finders) if name in one.variables)
+    def address(self, name: str, *, fresh: bool = False) -> int | None:
+        """Return the GVA of a variable that no symbol names, or ``None``; looked for anew if it must be ``fresh``."""
+        finders = [at for at, one in enumerate(self._finders) if name in one.variables]
+        found = (self._of(at, fresh=fresh).addresses.get(name) for at in finders)
         return next((address for address in found if address), None)
 
     def everything(self) -> Iterator[Found]:
         """Let every finder learn what it can."""
         return map(self._of, range(len(self._finders)))
 
-    def _of(self, at: int) -> Found:
+    def _of(self, at: int, *, fresh: bool = False) -> Found:
         found, looked = self._found.get(at, (None, 0.0))
-        if found is None or (found.unknown and time.monotonic() - looked > AGAIN):
+        if fresh or found is None or (found.unknown and time.monotonic() - looked > AGAIN):
             found = self._finders[at].find()
             self._found[at] = found, time.monotonic()
         return found

@@ -115,10 +115,16 @@ class Profile:
         found = (address for name in names for source in sources if (address := source(name)) is not None)
         return next(found, None)
 
-    def inferred_address(self, name: str) -> int | None:
-        """Return the GVA of a variable that can be inferred, whatever symbols say."""
+    def inferred_address(self, name: str, *, fresh: bool = False) -> int | None:
+        """Return the GVA of a variable that can be inferred, whatever symbols say.
+
+        Args:
+            name: Its name.
+            fresh: Whether what an earlier look said is not enough, because somebody may have changed it since.
+        """
         sources = (types for types in self.types if isinstance(types, Deferred))
-        return next((address for types in sources if (address := types.address(name)) is not None), None)
+        found = (types.address(name, fresh=fresh) for types in sources)
+        return next((address for address in found if address is not None), None)
 
     def symbol_at(self, address: int) -> tuple[str, int] | None:
         """Return (name, offset) of the nearest symbol at or before ``address``, or ``None`` below all of them."""

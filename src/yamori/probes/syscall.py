@@ -170,7 +170,7 @@ def _by_symbol(kernel: Kernel, table: str, functions: dict[int, str]) -> Iterato
             start = symbols.address(name)
             if start is not None:
                 yield Table(start, _length(kernel, start, functions), f"symbol {name}")
-        used = kernel.profile.inferred_address(name)
+        used = kernel.profile.inferred_address(name, fresh=True)
         if used is not None:
             yield Table(used, _length(kernel, used, functions), f"{name} of the code that uses it")
 

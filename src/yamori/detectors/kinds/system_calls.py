@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 
 from yamori.detectors.detector import NotChecked, detector
+from yamori.detectors.hooks import image_of
 from yamori.detectors.view import View
+from yamori.probes.syscall import DISPATCHERS
 from yamori.records import Finding, SystemCall
 
 CALL = re.compile(r"(?:^|_)(?:sys(?:32|64)?|ptregs|stub|compat)_|^sys[A-Z]|_syscall")
@@ -24,7 +26,8 @@ REMEDY = "Treat the device as taken over: preserve its memory, isolate it, and r
     attack=["T1014", "T1056.004"],
 )
 def system_calls(view: View) -> Iterator[Finding]:
-    """Look at each entry of the native table."""
+    """Look at each entry of the native table, and at whether that is the table which calls go through."""
+    yield from _elsewhere(view)
     rows = view.calls()
     if any(row.in_kernel_text is None for row in rows):
         raise NotChecked("the bounds of the kernel's text are not known")
@@ -33,6 +36,29 @@ def system_calls(view: View) -> Iterator[Finding]:
             yield _finding(view, row, "code that is not the kernel's")
         elif row.symbol and (row.offset or not _is_call(view, row)):
             yield _finding(view, row, "the middle of a function" if row.offset else "a function that is no system call")
+
+
+def _elsewhere(view: View) -> Iterator[Finding]:
+    """Tell of another table that the code uses which dispatches calls: the kernel's own is left as it was, then."""
+    if view.profile.address(DISPATCHERS["native"]) is not None:
+        return  # no table is followed
+    found = (symbols.address("sys_call_table") for symbols in view.profile.symbols)
+    named = [address for address in found if address is not None]
+    used = view.profile.inferred_address("sys_call_table", fresh=True)
+    if used is None or used in (named or image_of(view)):
+        return
+    own = ", ".join(f"{address:#x}" for address in named) or "in its image"
+    yield Finding(
+        subject="system-call table",
+        severity="critical",
+        confidence="likely",
+        title="System calls go through another table than the kernel's",
+        why=[
+            f"Expected: the code that dispatches system calls uses sys_call_table, {own}.",
+            f"Found: it uses the table at {used:#x}, {view.owner(used)}.",
+        ],
+        remedy=REMEDY,
+    )
 
 
 def _is_call(view: View, row: SystemCall) -> bool:
