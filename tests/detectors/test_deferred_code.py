@@ -154,13 +154,8 @@ def test_circles_and_nonsense_end() -> None:
 
 
 def test_what_is_not_known_is_not_checked() -> None:
-    reasons = [reason for _, reason in Scene(X86).check("deferred-code").not_checked]
-    assert [reason.partition(":")[0] for reason in reasons] == [
-        "kernel threads",
-        "work",
-        "timers",
-        "high-resolution timers",
-    ]
+    ((_, reason),) = Scene(X86).check("deferred-code").not_checked  # one reason for all
+    assert "kernel threads" in reason
     scene = Later(X86)
     scene.guest.ints(scene.wheel, 7)
     scene.guest.ints(scene.wheel + BASE_SIZE, 7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from yamori.address import GVA
@@ -95,10 +96,8 @@ def _vectors(view: View, kind: str) -> Iterator[Entry]:
     The stubs lie in the page behind the vectors, before 3.11 (b9b32bf70f2f) in the same.
     """
     data = _read(view, VECTORS, PAGE)
-    try:
+    with suppress(Fault):  # there may be one page only
         data += view.kernel.space.read(GVA(VECTORS + PAGE), PAGE)
-    except Fault:
-        data += b""  # there is one page
     both = range(VECTORS, VECTORS + len(data))
     targets = [*READERS[kind].targets(data, VECTORS)]
     if sum(target in both for target in targets) < 4:
@@ -108,7 +107,7 @@ def _vectors(view: View, kind: str) -> Iterator[Entry]:
     for number, word in enumerate(words):
         if word not in both and word not in linear and view.executable(word):
             place = VECTORS + 4 * number
-            yield Entry(f"exception vectors' word at {place:#x}", place, word)
+            yield Entry(f"exception vectors, the word at {place:#x}", place, word)
     for target in targets:
         if target not in both and target not in words and view.executable(target):
             yield Entry("exception vectors", VECTORS, target)
@@ -129,7 +128,7 @@ def _finding(view: View, entry: Entry) -> Finding:
         title=f"The kernel is entered elsewhere: {entry.what} leads out of it",
         why=[
             "Expected: exceptions and interrupts enter the kernel's own text.",
-            f"Found: {entry.what}, at {entry.place:#x}, leads to {entry.target:#x}, {view.owner(entry.target)}.",
+            f"Found: the entry at {entry.place:#x} leads to {entry.target:#x}, {view.owner(entry.target)}.",
         ],
         remedy="Treat the device as taken over: preserve its memory, isolate it, and reinstall it.",
     )
