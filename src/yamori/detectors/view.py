@@ -12,12 +12,13 @@ from yamori.errors import Fault, ProfileError
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.profile import Profile
 from yamori.kernel.sample import Reader
+from yamori.probes.maps import maps
 from yamori.probes.modules import modules
 from yamori.probes.plist import plist
 from yamori.probes.programs import programs
 from yamori.probes.sockets import sockets
 from yamori.probes.syscall import syscall
-from yamori.records import Module, Process, Program, Result, Row, Socket, SystemCall
+from yamori.records import Mapping, Module, Process, Program, Result, Row, Socket, SystemCall
 
 R = TypeVar("R", bound=Row)
 
@@ -55,6 +56,14 @@ class View:
         """
         return self._rows(self._programs)
 
+    def mappings(self) -> Sequence[Mapping]:
+        """Return what processes have mapped.
+
+        Raises:
+            ProfileError: It is not known where the kernel keeps it.
+        """
+        return self._rows(self._mappings)
+
     def modules(self) -> Sequence[Module]:
         """Return the kernel's list of modules.
 
@@ -90,6 +99,10 @@ class View:
     @cached_property
     def _programs(self) -> Result[Program]:
         return programs(self.kernel)
+
+    @cached_property
+    def _mappings(self) -> Result[Mapping]:
+        return maps(self.kernel)
 
     @cached_property
     def _modules(self) -> Result[Module]:
