@@ -40,7 +40,7 @@ def found(*mapped: Mapping) -> list[Finding]:
 @pytest.mark.parametrize("folder", ["/tmp", "/var/tmp", "/dev/shm", "/run/user/1000"])
 def test_library(folder: str) -> None:
     (finding,) = found(mapping(f"{folder}/a.so"), mapping(f"{folder}/a.so", start=0x2000), mapping("/usr/lib/b.so"))
-    assert (finding.subject, finding.severity) == ("process 7", "high")
+    assert (finding.subject, finding.severity) == ("process 7", "medium")
     assert f"{folder}/a.so is mapped at 0x1000" in finding.why[1]
     assert "agent" in finding.title
 

@@ -24,7 +24,7 @@ def _code(view: View) -> dict[tuple[int, str], Mapping]:
 @detector(
     title="Libraries from places that anybody may write",
     needs="how the mappings of a process are laid out",
-    misses="libraries in other places, from memfds, and code that was copied into memory of no file",
+    misses="libraries in other places, from memfds, and code that was copied into memory of no file; who named them",
     attack=["T1574.006"],
 )
 def preloaded_libraries(view: View) -> Iterator[Finding]:
@@ -40,13 +40,15 @@ def preloaded_libraries(view: View) -> Iterator[Finding]:
         # libffi's closures and Java's native libraries are files there that are deleted as soon as they are mapped
         yield Finding(
             subject=f"process {pid}",
-            severity="low" if row.deleted else "high",
-            confidence="possible" if row.deleted else "likely",
+            severity="low" if row.deleted else "medium",
+            confidence="possible",
             title=f"Process {pid} ({program.comm if program else '?'}) has code from a place for temporary files",
             why=[
                 "Expected: libraries are installed where only root may write.",
                 f"Found: {path} is mapped at {row.start:#x} ({row.mode}){', and was deleted' if row.deleted else ''}.",
-                *(["Runtimes such as Java and libffi do this, too."] if row.deleted else []),
+                "Java's runtime and libffi unpack code there, too."
+                if row.deleted
+                else "Some Java programs unpack libraries there and leave them.",
             ],
             remedy="Find out who put it there, and look for LD_PRELOAD and /etc/ld.so.preload.",
         )
