@@ -41,6 +41,12 @@ build() {
     "${make[@]}" "$base" >/dev/null
     (cd "$objects" && "$source/scripts/kconfig/merge_config.sh" -m .config "$here/common.config" "$config" >/dev/null)
     "${make[@]}" olddefconfig >/dev/null
+    local lost
+    lost=$(grep -hx 'CONFIG_[A-Z0-9_]*=y' "$config" | grep -vxFf "$objects/.config" | tr '\n' ' ') || true
+    if [ -n "$lost" ]; then
+        echo "build.sh: $name cannot have $lost: what it needs is missing (RANDSTRUCT: the compiler's plugin headers)" >&2
+        return 1
+    fi
     echo "building $name"
     "${make[@]}" "-j$(nproc)" "$target" vmlinux ${tree:+"$tree"}
     case $target in bzImage) image=arch/x86/boot/bzImage ;; *) image=arch/$arch/boot/$target ;; esac

@@ -183,7 +183,9 @@ class Variables:
         except ProfileError as error:
             found.unknown[variable.name] = str(error)
             return found
-        common = frozenset[int].intersection(*used) if used else frozenset()
+        if not used:
+            return found  # this kernel has no such variable, or names no function that uses it
+        common = frozenset[int].intersection(*used)
         data = [at for at in common if self._memory.is_data(at, constant=variable.constant)]
         fits = [at for at in data if variable.test(self._memory, at)]
         if len(fits) == 1:
