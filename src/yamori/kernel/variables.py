@@ -2,14 +2,15 @@
 
 Most kernels of devices name their functions only (no CONFIG_KALLSYMS_ALL), Debian's for Arm among them. But
 ``get_kprobe`` reads ``kprobe_table``, so the table's address stands in its code (``yamori.kernel.code``). Of the
-addresses that the functions named here have in common, those count that lie in data the kernel may write, and that
-hold what such a variable must hold; if that is not exactly one, the variable is not known.
+addresses that each function named here uses, those count that lie in data, which the kernel may write, and that hold
+what such a variable must hold. A function that uses none of these is of another version; if what the others have in
+common is not exactly one, the variable is not known.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -35,6 +36,9 @@ LEGACY = 2
 
 LONGEST_TEXT = 256
 """Bytes of ``modprobe_path`` (``KMOD_PATH_LEN``); ``core_pattern`` has half of that."""
+
+LONGEST_LOCK = 32
+"""Bytes of a ``spinlock_t`` without debugging."""
 
 ROOT_IS_IDR = 4
 """Of ``xa_flags``, and one mark more above the flags of allocation (``IDR_RT_MARKER`` of ``include/linux/idr.h``)."""
@@ -115,10 +119,10 @@ class _Memory:
         return bool(pointer) and self.is_list(pointer or 0)
 
     def is_idr(self, address: int) -> bool:
-        """Say whether a ``struct idr`` is there: a lock of 32 bits, and flags."""
-        found = self.reader.read(address, 8)
-        flags = int.from_bytes(found[4:], "little") if found else 0
-        return flags & 0xFFFF == ROOT_IS_IDR and (flags >> 16).bit_count() == 1
+        """Say whether a ``struct idr`` is there: a lock, of 32 bits or, with PREEMPT_RT, of a mutex, and flags."""
+        found = self.reader.read(address, LONGEST_LOCK + 4) or b""
+        words = (int.from_bytes(found[at : at + 4], "little") for at in range(4, len(found), 4))
+        return any(word & 0xFFFF == ROOT_IS_IDR and (word >> 16).bit_count() == 1 for word in words)
 
 
 class Variable(NamedTuple):
@@ -126,7 +130,7 @@ class Variable(NamedTuple):
 
     Attributes:
         name: Its name.
-        functions: All those of these that a kernel has use it.
+        functions: Those that use it, on some kernels or on all.
         test: Whether it can lie at an address.
         constant: Whether the kernel may be unable to write there.
     """
@@ -139,9 +143,11 @@ class Variable(NamedTuple):
 
 VARIABLES = (
     Variable("modules", ("print_modules", "module_kallsyms_on_each_symbol"), _Memory.is_list),
-    Variable("module_kset", ("module_add_driver",), _Memory.leads_to_list),
+    Variable("module_kset", ("module_add_driver", "lookup_or_create_module_kobject"), _Memory.leads_to_list),
     Variable("modprobe_path", ("__request_module",), partial(_Memory.is_text, pattern=_PATH)),
-    Variable("core_pattern", ("do_coredump",), partial(_Memory.is_text, pattern=_PATTERN)),
+    Variable(
+        "core_pattern", ("do_coredump", "vfs_coredump", "coredump_parse"), partial(_Memory.is_text, pattern=_PATTERN)
+    ),
     Variable("uevent_helper", ("kobject_uevent_env",), partial(_Memory.is_text, pattern=_PATH)),
     Variable("poweroff_cmd", ("poweroff_work_func",), partial(_Memory.is_text, pattern=_PATH)),
     Variable("kprobe_table", ("get_kprobe",), _Memory.is_kprobe_table),
@@ -185,11 +191,16 @@ class Variables:
             return found
         if not used:
             return found  # this kernel has no such variable, or names no function that uses it
-        common = frozenset[int].intersection(*used)
-        data = [at for at in common if self._memory.is_data(at, constant=variable.constant)]
-        fits = [at for at in data if variable.test(self._memory, at)]
-        if len(fits) == 1:
-            found.addresses[variable.name] = fits[0]
+        fitting = [fits for one in used if (fits := frozenset(self._fitting(variable, one)))]
+        common = frozenset[int].intersection(*fitting) if fitting else frozenset()
+        if len(common) == 1:
+            found.addresses[variable.name] = next(iter(common))
         else:
-            found.unknown[variable.name] = f"{len(fits)} of {len(common)} addresses that functions use fit"
+            found.unknown[variable.name] = f"{len(common)} of the addresses that functions use fit"
         return found
+
+    def _fitting(self, variable: Variable, used: frozenset[int]) -> Iterator[int]:
+        """Yield the addresses at which a variable may lie."""
+        for address in used:
+            if self._memory.is_data(address, constant=variable.constant) and variable.test(self._memory, address):
+                yield address
