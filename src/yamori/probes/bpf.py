@@ -253,6 +253,32 @@ def bpf(kernel: KernelView) -> Result[BpfProgram]:
     return Result(rows, not reasons, reasons, faults, loads, elapsed, found.notes)
 
 
+def hidden(kernel: KernelView) -> Result[Compiled]:
+    """List compiled programs that are none of those with a number, nor a function of one.
+
+    The numbers are read before the names and after them: a program that comes or goes meanwhile has one in either.
+
+    Raises:
+        ProfileError: Something that it needs is not known of this kernel.
+    """
+    before = run_probe(kernel, bpf_loaded)
+    named_ = run_probe(kernel, bpf_compiled)
+    runs: list[Result[Loaded]] = [before, run_probe(kernel, bpf_loaded)]
+    known = {row.aux for run in runs for row in run.rows}
+    owners = {row.prog for run in runs for row in run.rows}
+    own = (
+        [run_probe(kernel, bpf_parts, (prog,)) for prog in owners]
+        if any(row.aux not in known for row in named_.rows)
+        else []
+    )
+    known |= {row.aux for run in own for row in run.rows}
+    rows = [row for row in named_.rows if row.aux not in known]
+    every = (*runs, named_, *own)
+    reasons = [reason for run in every for reason in run.reasons][:MOST_TROUBLES]
+    faults, loads = (sum(getattr(one, what) for one in every) for what in ("faults", "loads"))
+    return Result(rows, not reasons, reasons, faults, loads, sum(run.elapsed_s for run in every))
+
+
 def _program(row: Loaded, type_name: str, attached: Result[Text] | None) -> BpfProgram:
     return BpfProgram(
         id=row.id,
