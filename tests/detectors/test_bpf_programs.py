@@ -15,7 +15,7 @@ from yamori.records import BpfProgram, Finding, Result
 
 
 class Profile:
-    def __init__(self, **addresses: int) -> None:
+    def __init__(self, **addresses: int | None) -> None:
         self.symbols, self.addresses = True, addresses
 
     def address(self, name: str) -> int | None:
@@ -27,8 +27,8 @@ class Rows:
 
     kernel = None
 
-    def __init__(self, *rows: BpfProgram, **addresses: int) -> None:
-        known = {"bpf_prog_put": 1, "bpf_get_kallsym": 2, "prog_idr": 3, "bpf_kallsyms": 4}
+    def __init__(self, *rows: BpfProgram, **addresses: int | None) -> None:
+        known: dict[str, int | None] = {"bpf_prog_put": 1, "bpf_get_kallsym": 2, "prog_idr": 3, "bpf_kallsyms": 4}
         self.rows, self.profile, self.lacks = rows, Profile(**(known | addresses)), list[str]()
 
     def bpf(self) -> Sequence[BpfProgram]:
@@ -90,6 +90,8 @@ def test_hidden(compiled: list[Compiled]) -> None:
     (finding,) = found(Rows())
     assert (finding.subject, finding.severity) == ("BPF program at 0x5000", "critical")
     assert found(Rows(bpf_get_kallsym=0)) == []  # built without a compiler: there is no such list
+    with pytest.raises(NotChecked, match="bpf_kallsyms"):
+        found(Rows(program("lsm"), bpf_get_kallsym=0, bpf_kallsyms=None))
 
 
 @pytest.mark.usefixtures("compiled")

@@ -32,7 +32,7 @@ def bpf_programs(view: View) -> Iterator[Finding]:
             yield _traces(row)
         elif row.type.isdecimal():
             view.lacks.append(f"the type of BPF program {row.id} is not known")
-    if not view.named("bpf_get_kallsym"):
+    if not view.named("bpf_get_kallsym") and all(row.address is None for row in view.bpf()):
         return  # built without a compiler of programs
     if view.profile.address("bpf_kallsyms") is None:
         raise NotChecked("the kernel does not name bpf_kallsyms", hint=UNNAMED)
