@@ -276,6 +276,34 @@ class Module(Row, frozen=True):
     module: Address
 
 
+class BpfProgram(Row, frozen=True):
+    """One BPF program.
+
+    Attributes:
+        id: Its number (``bpf_prog_aux.id``).
+        type: ``kprobe``, ``cgroup_skb`` or another of ``enum bpf_prog_type``; a number where that is not
+            known.
+        name: Its name, of 15 characters at most; empty where its loader gave none.
+        tag: The checksum of its instructions, as in ``/proc/kallsyms``.
+        uid: Who loaded it; ``None`` where that cannot be told.
+        attached: The kernel's function that it is made for (``attach_func_name``); empty for other types.
+        overrides: Whether it can have the kernel's functions return what it likes (``bpf_override_return``); ``None``
+            where the kernel does not say.
+        address: Its code; ``None`` where it is interpreted.
+        prog: Address of its ``struct bpf_prog``.
+    """
+
+    id: int
+    type: str
+    name: str
+    tag: str
+    uid: int | None
+    attached: str
+    overrides: bool | None
+    address: Address | None
+    prog: Address
+
+
 Severity = Literal["critical", "high", "medium", "low"]
 Confidence = Literal["certain", "likely", "possible"]
 

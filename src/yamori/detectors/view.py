@@ -12,13 +12,14 @@ from yamori.errors import Fault, ProfileError
 from yamori.kernel.kernel import Kernel
 from yamori.kernel.profile import Profile
 from yamori.kernel.sample import Reader
+from yamori.probes.bpf import bpf
 from yamori.probes.maps import maps
 from yamori.probes.modules import modules
 from yamori.probes.plist import plist
 from yamori.probes.programs import programs
 from yamori.probes.sockets import sockets
 from yamori.probes.syscall import syscall
-from yamori.records import Mapping, Module, Process, Program, Result, Row, Socket, SystemCall
+from yamori.records import BpfProgram, Mapping, Module, Process, Program, Result, Row, Socket, SystemCall
 
 R = TypeVar("R", bound=Row)
 
@@ -88,6 +89,14 @@ class View:
         """
         return self._rows(self._sockets)
 
+    def bpf(self) -> Sequence[BpfProgram]:
+        """Return the BPF programs.
+
+        Raises:
+            ProfileError: It is not known where the kernel keeps them.
+        """
+        return self._rows(self._bpf)
+
     def _rows(self, result: Result[R]) -> Sequence[R]:
         self.lacks += result.reasons
         return result.rows
@@ -111,6 +120,10 @@ class View:
     @cached_property
     def _sockets(self) -> Result[Socket]:
         return sockets(self.kernel)
+
+    @cached_property
+    def _bpf(self) -> Result[BpfProgram]:
+        return bpf(self.kernel)
 
     @cached_property
     def _calls(self) -> Result[SystemCall]:

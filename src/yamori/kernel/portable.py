@@ -134,6 +134,7 @@ STRUCTURES = (
         "bpf_map",
         "bpf_link",
         "bpf_prog_aux",
+        "bpf_ksym",
         "security_hook_list",
         "static_call_key",
     ),

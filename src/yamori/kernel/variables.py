@@ -157,6 +157,7 @@ VARIABLES = (
     Variable("special_mapping_vmops", ("_install_special_mapping",), _Memory.is_operations, constant=True),
     Variable("prog_idr", ("bpf_prog_get_curr_or_next", "bpf_prog_free_id"), _Memory.is_idr),
     Variable("map_idr", ("bpf_map_get_curr_or_next", "bpf_map_free_id"), _Memory.is_idr),
+    Variable("bpf_kallsyms", ("bpf_get_kallsym",), _Memory.is_list),
     Variable("link_idr", ("bpf_link_by_id", "bpf_link_free"), _Memory.is_idr),
 )
 

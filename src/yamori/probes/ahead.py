@@ -23,8 +23,8 @@ from yamori.translation.machine import walkers
 __all__ = ["MODULES", "WORD_SIZES", "build", "built", "probes", "unit"]
 
 MODULES = (
-    "carving", "files", "maps", "modules", "mounts", "paths", "pids", "plist", "pointers", "programs", "sockets",
-    "syscall",
+    "bpf", "carving", "files", "maps", "modules", "mounts", "paths", "pids", "plist", "pointers", "programs",
+    "sockets", "syscall",
 )  # fmt: skip
 """The modules of this room that hold probes."""
 WORD_SIZES = (4, 8)

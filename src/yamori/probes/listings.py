@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the commands read the names here before they need any of th
     from yamori.records import Result
 
 LISTINGS = {
+    "bpf": "List the BPF programs that the kernel runs.",
     "files": "List what processes have open, and where it lies.",
     "log": "List what the kernel's ring buffer holds, as dmesg does.",
     "maps": "List what processes have mapped into their memory.",

@@ -4,13 +4,13 @@
  */
 #if defined(__x86_64__)
 enum { READ = 0, OPEN_AT = 257, SEND_FILE = 40, EXIT = 60, MEMFD_CREATE = 319, EXEC_AT = 322, SOCKET = 41,
-       SET_SOCK_OPT = 54, NANOSLEEP = 35, MAP = 9 };
+       SET_SOCK_OPT = 54, NANOSLEEP = 35, MAP = 9, WRITE = 1, BPF = 321 };
 #elif defined(__arm__)
 enum { READ = 3, OPEN_AT = 322, SEND_FILE = 187, EXIT = 1, MEMFD_CREATE = 385, EXEC_AT = 387, SOCKET = 281,
-       SET_SOCK_OPT = 294, NANOSLEEP = 162, MAP = 192 /* mmap2 */ };
+       SET_SOCK_OPT = 294, NANOSLEEP = 162, MAP = 192 /* mmap2 */, WRITE = 4, BPF = 386 };
 #else /* include/uapi/asm-generic/unistd.h: 64-bit Arm, RISC-V */
 enum { READ = 63, OPEN_AT = 56, SEND_FILE = 71, EXIT = 93, MEMFD_CREATE = 279, EXEC_AT = 281, SOCKET = 198,
-       SET_SOCK_OPT = 208, NANOSLEEP = 101, MAP = 222 };
+       SET_SOCK_OPT = 208, NANOSLEEP = 101, MAP = 222, WRITE = 64, BPF = 280 };
 #endif
 
 enum { HERE = -100 /* AT_FDCWD */ };
