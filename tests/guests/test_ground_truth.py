@@ -13,10 +13,10 @@ import yamori
 from yamori import lab
 from yamori.address import GVA
 from yamori.guest import Guest
+from yamori.kernel import witnesses
 from yamori.kernel.functions import Functions
 from yamori.kernel.types import Member
 from yamori.kernel.variables import VARIABLES, Variables
-from yamori.kernel.witnesses import testimony
 from yamori.lab.compare import Difference, lasting_differences, wrong_symbols
 from yamori.records import Process
 
@@ -111,7 +111,7 @@ def test_code_of_the_kernel_agrees(guest: Guest) -> None:
             member = profile.member(struct, path)
             return member and member._replace(offset=member.offset + by)
 
-        return len(testimony(guest.kernel.space, profile.architecture, profile.symbols, known))
+        return len(witnesses.testimony(guest.kernel.space, profile.architecture, profile.symbols, known))
 
     assert said(0) >= 25
     assert all(said(by) < said(0) / 2 for by in (-16, -8, -4, 4, 8, 16))

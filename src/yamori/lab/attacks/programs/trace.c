@@ -91,15 +91,14 @@ static long load(int map)
 	return bpf(PROG_LOAD, &program, sizeof(program));
 }
 
-void _start(void)
+/* Counts system calls, says how many there were at two moments, and sleeps. */
+static void trace(void)
 {
 	static const long second[2] = { 1, 0 }, day[2] = { 86400, 0 };
 	struct map array = { ARRAY, 4, 8, 1 };
 	struct tracepoint place = { (unsigned long)"sys_enter", 0 };
 	long map, program;
 
-	if (!in_lab())
-		call(EXIT, 1, 0, 0, 0, 0);
 	map = bpf(MAP_CREATE, &array, sizeof(array));
 	program = map < 0 ? map : load(map);
 	place.program = program;
@@ -112,5 +111,11 @@ void _start(void)
 	print(counted(map));
 	call(WRITE, 1, (long)"\n", 1, 0, 0);
 	call(NANOSLEEP, (long)day, 0, 0, 0, 0);
+}
+
+void _start(void)
+{
+	if (in_lab())
+		trace();
 	call(EXIT, 1, 0, 0, 0, 0);
 }
